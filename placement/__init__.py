@@ -1,0 +1,1 @@
+"""Decisions: where each item rests and what has to happen next; no Ray, no clock, no dice."""

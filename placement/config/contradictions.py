@@ -1,0 +1,198 @@
+"""Values that are each well formed and cannot all be meant."""
+
+from collections.abc import Iterator
+from posixpath import normpath
+
+from placement.config.draft import Draft, Refused
+from placement.config.problems import Finding, Path, quoted
+from placement.config.schema import Base, Node, Policy, Role, Serve, Shard
+from placement.config.seats import overbooked
+from placement.tiers import Tier
+from placement.units import format_bytes
+
+_NETWORK_ONLY = ("url", "collection", "api_key", "map")
+
+
+def contradictions(draft: Draft) -> Iterator[Finding]:
+    """Yield what cannot all be meant in a settled draft.
+
+    A refused value has its default here, or a stand-in: what uses one is not judged.
+    """
+    lab, refused = draft.lab, draft.refused
+    for base in lab.bases.values():
+        yield from _base(draft, base)
+    if draft.devices_known:
+        yield from _engines(draft)
+    for role in lab.roles.values():
+        yield from _role(draft, role)
+    for shard in lab.rag.values():
+        yield from _shard(draft, shard)
+    yield from _shared_indexes(draft)
+    yield from overbooked(lab, refused)
+    yield from _policy(lab.policy, refused)
+    yield from _serve(lab.serve, refused)
+
+
+def _base(draft: Draft, base: Base) -> Iterator[Finding]:
+    path, refused = ("bases", base.name), draft.refused
+    if base.node is None and draft.devices_known and not refused.touches((*path, "node")):
+        message = f"which node does its engine run on? node: one of {', '.join(draft.nodes)}"
+        yield Finding("CFG025", path, message, on_key=True)
+    if base.replicas.min < 1:
+        yield Finding("CFG035", (*path, "replicas", "min"), "a base has at least 1 engine")
+    elif base.replicas.min > base.replicas.max and not refused.touches((*path, "replicas")):
+        message = f"min {base.replicas.min} is more than max {base.replicas.max}"
+        yield Finding("CFG034", (*path, "replicas"), message)
+    node = draft.lab.nodes.get(base.node or "")
+    if node is not None and not refused.touches(("nodes", node.name, "vram")):
+        yield from _room(node, base.device, (*path, "device"), "runs an engine")
+        vram = sum(node.vram.values()) if isinstance(node.vram, dict) else node.vram
+        if vram is not None and base.kv_cache >= vram and not refused.touches((*path, "kv_cache")):
+            message = (
+                f"{format_bytes(base.kv_cache)} do not fit into the {format_bytes(vram)} of {node.name!r}"
+            )
+            yield Finding("CFG032", (*path, "kv_cache"), message)
+
+
+def _engines(draft: Draft) -> Iterator[Finding]:
+    nodes = draft.lab.nodes.values()
+    devices = sum(len(node.vram) if isinstance(node.vram, dict) else 1 for node in nodes)
+    for name, base in draft.lab.bases.items():
+        if base.replicas.max > devices:
+            message = f"{base.replicas.max} engines on {devices} device{'s' if devices > 1 else ''}"
+            yield Finding("CFG035", ("bases", name, "replicas", "max"), message)
+
+
+def _room(node: Node, device: str, path: Path, what: str) -> Iterator[Finding]:
+    """Yield what is wrong with the VRAM of `device` on a node; one that lists nothing is discovered later."""
+    if node.vram is None and (node.ram is not None or node.ssd is not None):
+        message = (
+            f"the node {node.name!r} {what} and has no vram; give it one (without a GPU it is the CPU's)"
+        )
+        yield Finding("CFG031", path, message)
+    elif isinstance(node.vram, dict) and (device == "cpu" or ":" in device) and device not in node.vram:
+        known = ", ".join(node.vram)
+        yield Finding("CFG037", path, f"the node {node.name!r} has no vram of {device}; one of {known}")
+
+
+def _role(draft: Draft, role: Role) -> Iterator[Finding]:
+    path, lab, refused = ("roles", role.name), draft.lab, draft.refused
+    if role.persona and role.persona_file is not None:
+        yield Finding("CFG070", (*path, "persona_file"), "persona is given too; take one of them out")
+    bases = draft.declared["bases"]
+    if role.base is None and len(bases) > 1 and not refused.touches((*path, "base")):
+        yield Finding("CFG025", path, f"which base? base: one of {', '.join(bases)}", on_key=True)
+    if role.node is None and not draft.has_bases and draft.devices_known:
+        known = not refused.touches((*path, "node"), (*path, "location"))
+        if role.location is not Tier.NETWORK and known:
+            yield Finding("CFG025", path, f"which node? node: one of {', '.join(draft.nodes)}", on_key=True)
+    if role.location is Tier.VRAM and role.node is not None:
+        base, node = lab.bases.get(role.base or ""), lab.nodes.get(role.node)
+        if base is not None and base.node not in {None, role.node}:
+            message = f"a home in VRAM is on the node of the engine: {base.name!r} runs on {base.node!r}"
+            yield Finding("CFG031", (*path, "node"), message)
+        elif node is not None and not refused.touches(("nodes", node.name, "vram")):
+            yield from _room(node, "auto", (*path, "location"), "is a home in VRAM")
+    if not refused.touches((*path, "location")):
+        yield from _home(role, path)
+
+
+def _home(entry: Role | Shard, path: Path) -> Iterator[Finding]:
+    if entry.location is Tier.NETWORK and entry.node is not None:
+        message = "what rests on the network has no node; take the line out, or choose VRAM, RAM or SSD"
+        yield Finding("CFG031", (*path, "node"), message)
+    to = entry.unload.to
+    if to is None:
+        return
+    if to.height > entry.location.height:
+        message = f"{to} is above its home {entry.location}; unloading goes to its home or below"
+        yield Finding("CFG034", (*path, "unload", "to"), message)
+    elif entry.pin and to is not entry.location:
+        yield Finding("CFG034", (*path, "unload", "to"), f"pin: true keeps it at its home {entry.location}")
+
+
+def _shard(draft: Draft, shard: Shard) -> Iterator[Finding]:
+    path, refused = ("rag", shard.name), draft.refused
+    if refused.touches((*path, "location")):
+        return
+    yield from _home(shard, path)
+    if shard.device is not None and shard.location is not Tier.VRAM:
+        yield Finding("CFG031", (*path, "device"), f"a device is for VRAM; the location is {shard.location}")
+    if shard.location is Tier.NETWORK:
+        yield from _network_shard(shard, path, refused)
+        return
+    for field in _NETWORK_ONLY:
+        if getattr(shard, field) is not None:
+            message = f"{field} is for location: network; the location is {shard.location}"
+            yield Finding("CFG031", (*path, field), message)
+    if shard.api != "qdrant":
+        yield Finding(
+            "CFG031", (*path, "api"), f"api is for location: network; the location is {shard.location}"
+        )
+    origins = [(*path, field) for field in ("source", "path", "url")]
+    if shard.source is None and shard.path is None and shard.url is None and not refused.touches(*origins):
+        message = "source (documents to build it from) or path (an index that exists) is missing"
+        yield Finding("CFG025", path, message, on_key=True)
+    node = draft.lab.nodes.get(shard.node or "")
+    if shard.node is None and len(draft.nodes) > 1 and not refused.touches((*path, "node")):
+        yield Finding("CFG025", path, f"which node? node: one of {', '.join(draft.nodes)}", on_key=True)
+    elif (
+        shard.location is Tier.VRAM and node is not None and not refused.touches(("nodes", node.name, "vram"))
+    ):
+        at = (*path, "device" if shard.device else "location")
+        yield from _room(node, shard.device or "auto", at, "is a home in VRAM")
+
+
+def _network_shard(shard: Shard, path: Path, refused: Refused) -> Iterator[Finding]:
+    if shard.url is None and not refused.touches((*path, "url")):
+        yield Finding(
+            "CFG025", path, "the field url is missing: a shard on the network needs its address", on_key=True
+        )
+    qdrant = shard.api == "qdrant" and not refused.touches((*path, "api"))
+    if qdrant and shard.collection is None and not refused.touches((*path, "collection")):
+        yield Finding(
+            "CFG025", path, "the field collection is missing: which one of the Qdrant server?", on_key=True
+        )
+    if shard.api == "http" and shard.collection is not None:
+        yield Finding("CFG031", (*path, "collection"), "a collection is for api: qdrant")
+    if qdrant and shard.map is not None:
+        yield Finding("CFG031", (*path, "map"), "a map is for api: http")
+    if shard.path is not None:
+        yield Finding("CFG031", (*path, "path"), "a shard on the network has no directory here")
+
+
+def _shared_indexes(draft: Draft) -> Iterator[Finding]:
+    first: dict[tuple[str, ...], str] = {}
+    for name, shard in draft.lab.rag.items():
+        if shard.path is not None and not draft.refused.touches(("rag", name, "node")):
+            key, field = ("path", shard.node or "", normpath(shard.path)), "path"
+        elif shard.url is not None and shard.collection is not None:
+            key, field = ("url", shard.url.rstrip("/"), shard.collection), "collection"
+        else:
+            continue
+        other = first.setdefault(key, name)
+        if other != name:
+            message = f"the shard {other!r} has the same {field}; each shard needs its own"
+            yield Finding("CFG064", ("rag", name, field), message)
+
+
+def _policy(policy: Policy, refused: Refused) -> Iterator[Finding]:
+    shares = ("policy", "vram_low"), ("policy", "vram_high")
+    if policy.vram_low >= policy.vram_high and not refused.touches(*shares):
+        message = f"vram_low {policy.vram_low:.0%} is not below vram_high {policy.vram_high:.0%}"
+        yield Finding("CFG034", ("policy", "vram_low"), message)
+    if policy.score.frequency + policy.score.recency + policy.score.cost <= 0:
+        yield Finding("CFG034", ("policy", "score"), "all weights are 0; one must be more")
+
+
+def _serve(serve: Serve, refused: Refused) -> Iterator[Finding]:
+    inside = serve.host in {"localhost", "::1"} or serve.host.startswith("127.")
+    if not inside and not serve.api_keys and not refused.touches(("serve", "api_keys")):
+        message = (
+            f"the host {quoted(serve.host)} can be reached by others; add api_keys, or listen on 127.0.0.1"
+        )
+        yield Finding("CFG050", ("serve", "host"), message)
+    names = [key.name for key in serve.api_keys]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Finding("CFG027", ("serve", "api_keys", index, "name"), "another key has this name")

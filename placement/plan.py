@@ -1,0 +1,210 @@
+"""What may be done: `is_safe` is the one guard, and `plan` admits suggestions through it, one by one."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from placement.apply import begin
+from placement.messages import Command, Copy, Drop, Grant, Refuse
+from placement.state import Item, Limits, Place, Replica, State
+from placement.tiers import Tier
+from placement.units import format_bytes
+
+#: residents of a place that a sentence names
+SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The commands that were admitted, with op ids, and the state in which they were given."""
+
+    state: State
+    commands: tuple[Command, ...]
+
+
+def plan(state: State, suggestions: Iterable[Command], now_s: float, limits: Limits) -> Plan:
+    """Return the suggestions that are safe, each against the state that the ones before it leave behind.
+
+    The op ids that suggestions carry are ignored: an admitted Copy or Drop gets "<epoch>.<n>".
+    """
+    admitted: list[Command] = []
+    for suggestion in suggestions:
+        command = suggestion
+        if not is_safe(state, command, now_s, limits):
+            continue
+        if isinstance(command, Copy | Drop):
+            command = replace(command, op=f"{state.epoch}.{state.issued + 1}")
+        state = begin(state, command, now_s, limits)
+        admitted.append(command)
+    return Plan(state, tuple(admitted))
+
+
+def is_safe(state: State, command: Command, now_s: float, limits: Limits) -> bool:
+    """Tell whether a command may be given now. Every command of every policy passes here and nowhere else."""
+    return next(objections(state, command, now_s, limits), None) is None
+
+
+def objections(state: State, command: Command, now_s: float, limits: Limits) -> Iterator[str]:
+    """Yield, in plain words with their numbers, all reasons why a command must not be given now."""
+    match command:
+        case Copy():
+            yield from _against_copy(state, command, now_s, limits)
+        case Drop(_, item, place):
+            yield from _against_drop(state, item, place, now_s)
+        case Grant(want, item, place):
+            if want not in state.wants or state.wants[want].item != item:
+                yield f"no open want {want} for {item}"
+            elif state.served_at(item) != place:
+                yield f"{item} is not served at {place}"
+        case Refuse(want, item):
+            if want not in state.wants or state.wants[want].item != item:
+                yield f"no open want {want} for {item}"
+
+
+def _against_copy(state: State, copy: Copy, now_s: float, limits: Limits) -> Iterator[str]:
+    item, source, target = copy.item, copy.source, copy.target
+    spec = state.items.get(item)
+    if spec is None or item in state.retired:
+        yield f"{item} is not registered"
+        return
+    if copy.nbytes != spec.nbytes:
+        yield f"{item} has {spec.nbytes} bytes, not {copy.nbytes}"
+    if source.tier is Tier.VRAM:
+        yield f"{source} cannot be read: slot bytes are not the image"
+    if not state.ready(item, source):
+        yield f"nothing to read at {source}"
+    if (item, target) in state.replicas:
+        yield f"{item} is {state.replicas[item, target].phase} at {target} already"
+    if target.tier is Tier.VRAM and target != spec.serves_at:
+        yield f"{item} is served at {spec.serves_at}, not at {target}"
+    if spec.kind == "shard" and target.node != spec.durable.node:
+        yield f"{item} stays with its log on {spec.durable.node}"
+    if (setback := state.blocked(item, target, now_s)) is not None:
+        yield f"the last try failed: {setback.reason} [{setback.code}]"
+    yield from _against_target(state, item, target, limits)
+
+
+def _against_target(state: State, item: Item, target: Place, limits: Limits) -> Iterator[str]:
+    if target not in state.rooms:
+        yield f"{target} is not offered by any node"
+        return
+    if not state.alive(target.node):
+        yield f"{target.node} is lost ({state.nodes[target.node].why})"
+    if target not in state.seen:
+        yield f"{target} has not reported yet what it holds"
+    if crowded := no_room(state, item, target):
+        yield crowded
+    loading = sum(state.replicas[other, target].phase == "loading" for other in state.shelves.get(target, {}))
+    if loading >= limits.copies_per_place:
+        yield f"{loading} copies into {target} are in flight, and {limits.copies_per_place} may be"
+
+
+def no_room(state: State, item: Item, place: Place) -> str:
+    """Return why a place has no room for an item (bytes, seats, who is there), "" if it has or holds it.
+
+    A place that nobody offers has nothing to count: "".
+    """
+    room, spec = state.rooms.get(place), state.items[item]
+    if room is None or (item, place) in state.replicas:
+        return ""
+    told = []
+    used = state.used(place)
+    if used + spec.nbytes > room.capacity:
+        told.append(
+            f"{place} has {format_bytes(max(room.capacity - used, 0))} of {format_bytes(room.capacity)} "
+            f"free, and {format_bytes(spec.nbytes)} are needed: {occupants(state, place)}"
+        )
+    seats, seated = room.seats.get(spec.base, 0), state.seated(place, spec.base)
+    if place.tier is Tier.VRAM and seated >= seats:
+        told.append(
+            f"{place} has {seats} seats for base {spec.base}, and {seated} are taken: "
+            f"{occupants(state, place)}"
+        )
+    return "; ".join(told)
+
+
+def refuse_durable(state: State, nbytes: int, place: Place) -> str:
+    """Return why `nbytes` more do not fit at a place, largest residents first, "" if they do.
+
+    To be asked before a durable copy is written: a registration counts what is there, fit or not.
+    """
+    room, used = state.rooms.get(place), state.used(place)
+    if room is None or used + nbytes <= room.capacity:
+        return ""
+    held = {**state.shelves.get(place, {}), **state.strangers.get(place, {})}
+    largest = sorted(held.items(), key=lambda resident: (-resident[1], resident[0]))
+    told = [f"{item} ({format_bytes(size)})" for item, size in largest[:SHOWN]]
+    return (
+        f"{place} holds {format_bytes(used)} of {format_bytes(room.capacity)}, and {format_bytes(nbytes)} "
+        f"more do not fit: {_listed(told, len(held))}"
+    )
+
+
+def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Iterator[str]:
+    replica = state.replicas.get((item, place))
+    if replica is None or replica.phase != "ready":
+        yield f"{item} is {replica.phase if replica else 'not'} at {place}"
+        return
+    if not state.alive(place.node):
+        yield (
+            f"{place.node} is lost ({state.nodes[place.node].why})"
+            if place.node in state.nodes
+            else "no such node"
+        )
+    if replica.leases and place not in state.leaves.get(
+        item, ()
+    ):  # what an order sends away is drained there
+        yield f"{replica.leases} lease{'s' if replica.leases > 1 else ''}"
+    if any(
+        isinstance(op.command, Copy) and op.command.item == item and op.command.source == place
+        for op in state.ops.values()
+    ):
+        yield "being copied from"
+    if state.blocked(item, place, now_s) is not None:
+        yield "refused to go a moment ago"
+    if item not in state.retired:
+        yield from _against_losing(state, item, place, now_s)
+
+
+def _against_losing(state: State, item: Item, place: Place, now_s: float) -> Iterator[str]:
+    """Yield why a registered item must stay at a place where it is ready."""
+    spec = state.items[item]
+    if place == spec.durable:
+        yield "the durable copy"
+    elif not state.ready(item, spec.durable):
+        yield f"its durable copy at {spec.durable} is out of reach"
+    elif spec.kind == "shard" and not any(
+        state.ready(item, other) for other in state.spots[item] if other not in (place, spec.durable)
+    ):
+        yield "the only index of the shard"
+    if place == state.home(item) and state.pinned(item):
+        yield "pinned"
+    if state.serves(item, place):
+        if spec.kind == "adapter" and state.wanted(item):
+            yield "wanted"
+        if now_s < state.holds.get(item, now_s):
+            yield "granted a moment ago"
+
+
+def occupants(state: State, place: Place) -> str:
+    """Return who is at a place and what keeps each there: "coder (2 leases), critic (pinned)"."""
+    shelf = state.shelves.get(place, {})
+    told = [
+        f"{state.items[item].name} ({_keeps(state, item, state.replicas[item, place])})" for item in shelf
+    ]
+    told += [f"{item} (not registered)" for item in state.strangers.get(place, {})]
+    return _listed(told[:SHOWN], len(told))
+
+
+def _listed(shown: list[str], count: int) -> str:
+    more = f" and {count - len(shown)} more" if count > len(shown) else ""
+    return ", ".join(shown) + more or "nobody"
+
+
+def _keeps(state: State, item: Item, replica: Replica) -> str:
+    if replica.phase != "ready":
+        return replica.phase
+    if replica.leases:
+        return f"{replica.leases} lease{'s' if replica.leases > 1 else ''}"
+    if state.wanted(item):
+        return "wanted"
+    return "pinned" if state.pinned(item) else "idle"

@@ -1,0 +1,97 @@
+"""What `ps` shows: one row per item, read from the state."""
+
+from dataclasses import dataclass
+
+from placement.plan import no_room
+from placement.state import Item, Kind, Phase, Place, State
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One replica in a row; `reachable` is False on a lost node."""
+
+    place: Place
+    phase: Phase
+    reachable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One item now, its places from the highest tier down.
+
+    `idle_until_s` is when idling takes it from somewhere; None if it stays where it is.
+    """
+
+    item: Item
+    name: str
+    kind: Kind
+    places: tuple[Spot, ...]
+    home: Place
+    nbytes: int
+    leases: int
+    used_s: float
+    idle_until_s: float | None
+    hits: int
+    pinned: bool
+    phase: str
+    why: str
+
+
+def rows(state: State, now_s: float) -> list[Row]:
+    """Return one row per item, in the order of registration.
+
+    `phase` is `ready` (served now), `warming` (on its way there), `cold` (a want brings it), `migrating` (an
+    ordered move is open), `removing`, `failed` (it cannot be brought where it serves; `why` says why) or
+    `lost` (no copy can be reached). Of an item that is not where it should rest, `why` says what failed there
+    or who takes the room.
+    """
+    wanted = {want.item for want in state.wants.values()}
+    return [_row(state, item, now_s, wanted=item in wanted) for item in state.items]
+
+
+def _row(state: State, item: Item, now_s: float, *, wanted: bool) -> Row:
+    spec = state.items[item]
+    replicas = sorted(state.at(item), key=lambda at: (-at[0].tier.height, at[0]))
+    phase, why = _phase(state, item, now_s, wanted=wanted)
+    return Row(
+        item=item,
+        name=spec.name,
+        kind=spec.kind,
+        places=tuple(Spot(place, replica.phase, state.alive(place.node)) for place, replica in replicas),
+        home=state.home(item),
+        nbytes=spec.nbytes,
+        leases=sum(replica.leases for place, replica in replicas if state.serves(item, place)),
+        used_s=state.uses[item],
+        idle_until_s=state.idle_until(item, now_s),
+        hits=sum(replica.hits for place, replica in replicas if state.serves(item, place)),
+        pinned=state.pinned(item),
+        phase=phase,
+        why=why,
+    )
+
+
+def _phase(state: State, item: Item, now_s: float, *, wanted: bool) -> tuple[str, str]:
+    goal = state.goal(item)
+    if item in state.retired:
+        return "removing", ""
+    if item in state.moves:
+        return "migrating", f"to {state.moves[item].to}, ordered by {state.moves[item].cause}"
+    if state.served_at(item) is not None:
+        return "ready", _away(state, item, now_s)
+    setback = state.backoff.get((item, goal))
+    if setback is not None and setback.permanent:
+        return "failed", f"{setback.reason} [{setback.code}]"
+    if wanted or (item, goal) in state.replicas:
+        return "warming", f"{setback.reason} [{setback.code}]" if setback else _away(state, item, now_s)
+    if not any(state.ready(item, place) for place, _ in state.at(item)):
+        return "lost", f"no copy can be read; its durable copy is at {state.items[item].durable}"
+    return "cold", _away(state, item, now_s)
+
+
+def _away(state: State, item: Item, now_s: float) -> str:
+    """Return why an item is not where it should rest now, "" if it is or nothing is in its way."""
+    rest = state.rest(item, now_s)
+    if (item, rest) in state.replicas:
+        return ""
+    setback = state.backoff.get((item, rest))
+    return f"{setback.reason} [{setback.code}]" if setback is not None else no_room(state, item, rest)

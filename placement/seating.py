@@ -1,0 +1,114 @@
+"""Who has to go so that an item fits: the bookings of one policy pass."""
+
+from dataclasses import dataclass, field
+
+from placement.messages import Drop
+from placement.plan import is_safe
+from placement.state import Item, Limits, Place, Spec, State
+from placement.tiers import Tier
+
+
+@dataclass(slots=True)
+class Free:
+    """What is left at a place: now, and once its leaving replicas are gone."""
+
+    nbytes: int
+    soon_nbytes: int
+    seats: dict[str, int] = field(default_factory=dict)
+    soon_seats: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def at(cls, state: State, place: Place) -> "Free":
+        room, shelf = state.rooms[place], state.shelves.get(place, {})
+        leaving = [item for item in shelf if state.replicas[item, place].phase == "leaving"]
+        nbytes = room.capacity - state.used(place)
+        free = cls(nbytes, nbytes + sum(shelf[item] for item in leaving))
+        if place.tier is Tier.VRAM:
+            for base, count in room.seats.items():
+                free.seats[base] = count - state.seated(place, base)
+                free.soon_seats[base] = free.seats[base] + sum(
+                    state.items[item].base == base for item in leaving
+                )
+        return free
+
+    def fits_now(self, spec: Spec, *, seat: bool) -> bool:
+        return spec.nbytes <= self.nbytes and (not seat or self.seats.get(spec.base, 0) > 0)
+
+    def fits_soon(self, spec: Spec, *, seat: bool) -> bool:
+        return spec.nbytes <= self.soon_nbytes and (not seat or self.soon_seats.get(spec.base, 0) > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """There is room now, or once `victims` and those already leaving are gone."""
+
+    now: bool
+    victims: tuple[Item, ...] = ()
+
+
+class Bookings:
+    """What one policy pass has promised: no room twice, and nobody evicted for nothing."""
+
+    def __init__(self, state: State, now_s: float, limits: Limits) -> None:
+        self._state = state
+        self._now_s = now_s
+        self._limits = limits
+        self._free: dict[Place, Free] = {}
+        #: places where somebody waits for promised room
+        self.waiting: set[Place] = set()
+        self._going: set[tuple[Item, Place]] = set()
+
+    def book(self, item: Item, place: Place) -> Booking:
+        """Promise room for an item at a place that has a Room, evicting if there is no other way."""
+        spec, seat = self._state.items[item], place.tier is Tier.VRAM
+        if seat and spec.base not in self._state.rooms[place].seats:
+            return Booking(now=False)
+        if place not in self._free:
+            self._free[place] = Free.at(self._state, place)
+        free = self._free[place]
+        now = free.fits_now(spec, seat=seat)
+        victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free)
+        if victims is None:
+            return Booking(now=False)
+        if not now:
+            self.waiting.add(place)
+        self._going |= {(victim, place) for victim in victims}
+        freed = [self._state.items[victim] for victim in victims]
+        free.soon_nbytes += sum(victim.nbytes for victim in freed) - spec.nbytes
+        if now:
+            free.nbytes -= spec.nbytes
+        if seat:
+            free.soon_seats[spec.base] -= 1
+            for victim in freed:
+                free.soon_seats[victim.base] = free.soon_seats.get(victim.base, 0) + 1
+            if now:
+                free.seats[spec.base] -= 1
+        return Booking(now, victims)
+
+    def _victims(self, spec: Spec, place: Place, free: Free) -> tuple[Item, ...] | None:
+        """Return whom to evict, least needed first, or None if all that may go is not enough."""
+        nbytes_short = spec.nbytes - free.soon_nbytes
+        seats_short = 1 - free.soon_seats.get(spec.base, 0) if place.tier is Tier.VRAM else 0
+        victims = []
+        for item in self._candidates(place):
+            if nbytes_short <= 0 and seats_short <= 0:
+                break
+            same_base = self._state.items[item].base == spec.base
+            if nbytes_short > 0 or same_base:
+                victims.append(item)
+                nbytes_short -= self._state.items[item].nbytes
+                seats_short -= same_base
+        return tuple(victims) if nbytes_short <= 0 and seats_short <= 0 else None
+
+    def _candidates(self, place: Place) -> list[Item]:
+        """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
+        state = self._state
+        keyed = []
+        for item in state.shelves.get(place, {}):
+            at_home = state.rest(item, self._now_s) == place
+            if (item, place) in self._going or not is_safe(
+                state, Drop("", item, place, ""), self._now_s, self._limits
+            ):
+                continue
+            keyed.append((at_home, state.replicas[item, place].used_s, item))
+        return [item for _, _, item in sorted(keyed)]

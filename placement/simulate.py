@@ -1,0 +1,242 @@
+"""A seeded storm around one brain (delay, loss, repetition, dying nodes), then calm, and what is left."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from placement.errors import TierceError
+from placement.invariants import InvariantBroken, check
+from placement.machine import Machine
+from placement.messages import (
+    Command,
+    Event,
+    MoveOrdered,
+    NodeJoined,
+    NodeLost,
+    PinSet,
+    Registered,
+    Removed,
+    Tick,
+    Wanted,
+    WantEnded,
+)
+from placement.state import Item, Place, Room, Spec
+from placement.tiers import Tier
+from placement.world import CALM, STORM, Dice, Faults, World
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The lab to play: what each node offers and which items it has."""
+
+    rooms: Mapping[str, Mapping[Place, Room]]
+    specs: tuple[Spec, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened. `violations` and `stuck` must be empty always, `misses` in a calm world."""
+
+    events: tuple[tuple[float, Event], ...]
+    commands: tuple[tuple[float, Command], ...]
+    violations: tuple[str, ...]
+    misses: tuple[str, ...]
+    stuck: tuple[str, ...]
+    rejected: tuple[str, ...]
+    ended: Mapping[str, str] = field(default_factory=dict)
+
+
+def simulate(
+    machine_factory: Callable[[], Machine], lab: Scene, dice: Dice, steps: int, faults: Faults = STORM
+) -> Outcome:
+    """Play `steps` random orders, wants and faults against a Machine, then calm, and look at what is left.
+
+    Equal dice give equal outcomes. Raises InvariantBroken as soon as the brain's own state contradicts a
+    rule.
+    """
+    play = Play(machine_factory(), lab, dice, faults)
+    play.start()
+    for _ in range(steps):
+        play.step()
+    play.calm_down()
+    return play.outcome()
+
+
+class Play:
+    """One run: the brain, the world and the people who use them."""
+
+    def __init__(self, machine: Machine, lab: Scene, dice: Dice, faults: Faults) -> None:
+        self.machine = machine
+        self.lab = lab
+        self.dice = dice
+        self.world = World(lab.rooms, dice, replace(CALM, delay_s=faults.delay_s))
+        self._faults = faults
+        self._events: list[tuple[float, Event]] = []
+        self._commands: list[tuple[float, Command]] = []
+        self._rejected: list[str] = []
+        self._asked = 0
+        self._pulse_s = 0.0
+
+    def start(self) -> None:
+        for name, rooms in self.lab.rooms.items():
+            self._tell(NodeJoined(name, rooms))
+        for spec in self.lab.specs:
+            self.world.add(spec)
+            self._tell(Registered(spec, (spec.durable,)))
+        self._pass(1.0)
+        self.world.faults = self._faults
+
+    def step(self) -> None:
+        """Something happens, and up to a second goes by."""
+        dice, faults = self.dice, self.world.faults
+        if self.world.chance(faults.node_dies):
+            self._kill()
+        if self.world.chance(0.1):
+            self._revive()
+        if self.world.chance(faults.cut_off):
+            self._tell(NodeLost(self._node(), "cut off"))
+        if self.world.chance(faults.file_vanishes):
+            spec = self.world.specs[self._item()]
+            if spec.kind == "adapter":
+                self.world.store(spec.durable).held.pop(spec.item, None)
+        kind = dice.random()
+        if kind < 0.5:
+            self._want(self._item())
+        elif kind < 0.6:
+            places = sorted(place for rooms in self.lab.rooms.values() for place in rooms)
+            self._tell(MoveOrdered(self._item(), places[dice.randrange(len(places))], "user"))
+        elif kind < 0.66:
+            self._tell(PinSet(self._item(), self.world.chance(0.4), "user"))
+        elif kind < 0.7 and self.world.wants:
+            want = list(self.world.wants)[dice.randrange(len(self.world.wants))]
+            self.world.wants.pop(want)
+            self._tell(WantEnded(want))
+        elif kind < 0.72:
+            self._replace(self._item())
+        self._pass(dice.random())
+
+    def calm_down(self) -> None:
+        """Faults stop, everybody comes back, and nobody asks until all is done or its time is over."""
+        self.world.faults = CALM
+        for name in self.world.nodes:
+            self._revive(name)
+        limits = self.machine.limits
+        idle_s = max((spec.idle_s for spec in self.lab.specs), default=0.0)
+        self._pass(idle_s)
+        patience_s = limits.beat_timeout_s + limits.op_s + limits.backoff_max_s + limits.move_s
+        give_up_s = self.world.now_s + patience_s
+        while self._stuck() and self.world.now_s < give_up_s:
+            self._pass(1.0)
+
+    def outcome(self) -> Outcome:
+        return Outcome(
+            tuple(self._events),
+            tuple(self._commands),
+            tuple(self.world.violations),
+            tuple(self.world.misses),
+            tuple(self._stuck()),
+            tuple(self._rejected),
+            dict(self.world.ended),
+        )
+
+    def _tell(self, event: Event) -> None:
+        self._events.append((self.world.now_s, event))
+        try:
+            commands = self.machine.handle(event, self.world.now_s)
+        except InvariantBroken:
+            raise
+        except TierceError as error:
+            self._rejected.append(str(error))
+            return
+        check(self.machine.state, self.machine.limits)
+        for command in commands:
+            self._commands.append((self.world.now_s, command))
+            self.world.take(command)
+
+    def _pass(self, seconds: float) -> None:
+        until_s = self.world.now_s + seconds
+        while self.world.now_s < until_s:
+            for event in self.world.events_until(min(until_s, self._pulse_s)):
+                self._tell(event)
+            if self.world.now_s >= self._pulse_s:
+                self._pulse_s += 1.0
+                self._tell(Tick())
+                for name in self.world.nodes:
+                    self.world.beat(name)
+
+    def _node(self) -> str:
+        names = list(self.world.nodes)
+        return names[self.dice.randrange(len(names))]
+
+    def _item(self) -> Item:
+        items = [item for item in self.world.specs if item not in self.world.removed]
+        return items[self.dice.randrange(len(items))]
+
+    def _want(self, item: Item) -> None:
+        for _ in range(1 + self.dice.randrange(3)):
+            self._asked += 1
+            want = f"w{self._asked}"
+            self.world.wants[want] = item
+            self._tell(Wanted(want, item, self.world.now_s + 1 + 9 * self.dice.random()))
+
+    def _replace(self, item: Item) -> None:
+        """A new version of an item: it is registered under a new name, and the old one is removed."""
+        old = self.world.specs[item]
+        new = replace(old, item=Item(f"{old.name}@{len(self.world.specs)}"))
+        if not self.world.nodes[old.durable.node].alive:
+            return
+        self.world.add(new)
+        self._tell(Registered(new, (new.durable,)))
+        self.world.removed.add(item)
+        self._tell(Removed(item))
+
+    def _kill(self) -> None:
+        name = self._node()
+        if self.world.nodes[name].alive:
+            self.world.kill(name)
+            if self.world.chance(0.5):
+                self.world.send(NodeLost(name, "its actor died"), sure=True)
+
+    def _revive(self, name: str = "") -> None:
+        node = self.world.nodes[name or self._node()]
+        if not node.alive:
+            node.alive = True
+            if self.world.chance(0.5):
+                self.world.send(NodeJoined(node.name, self.lab.rooms[node.name]), sure=True)
+
+    def _stuck(self) -> list[str]:
+        """Return what should have ended or come home by now, told from the world's truth."""
+        state = self.machine.state
+        stuck = [f"want {want} for {item} is open" for want, item in self.world.wants.items()]
+        stuck += [f"op {op} is open: {running.command}" for op, running in state.ops.items()]
+        stuck += [f"{item} still moves to {ordered.to}" for item, ordered in state.moves.items()]
+        stuck += [f"{item} is not removed" for item in state.retired]
+        for item, spec in self.world.specs.items():
+            held = {
+                place
+                for node in self.world.nodes.values()
+                for place, store in node.stores.items()
+                if item in store.held
+            }
+            if item in self.world.removed:
+                caches = sorted(place for place in held if place.tier is not Tier.SSD)
+                stuck += [
+                    f"{item} was removed, and {place} holds it" for place in caches if spec.kind == "adapter"
+                ]
+                continue
+            believed = {place for place, replica in state.at(item) if replica.phase == "ready"}
+            if believed != held:
+                stuck.append(f"{item} is at {sorted(held)}, and the brain believes {sorted(believed)}")
+            stuck += self._homeless(spec, held)
+        return stuck
+
+    def _homeless(self, spec: Spec, held: set[Place]) -> list[str]:
+        state = self.machine.state
+        rest = state.rest(spec.item, self.world.now_s)
+        readable = any(place.tier is not Tier.VRAM for place in held)
+        failed = state.blocked(spec.item, rest, self.world.now_s)
+        if rest in held:
+            others = held - {rest, spec.durable}
+            return [f"{spec.item} is at {rest} and still at {sorted(others)}"] if others else []
+        if not readable or failed or not self.world.store(rest).has_room(spec, self.world.specs):
+            return []
+        return [f"{spec.item} is at {sorted(held)} and not at {rest}, which has room"]

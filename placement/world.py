@@ -1,0 +1,300 @@
+"""A pretended lab with its own truth: its stores really hold or lack items and count their own bytes."""
+
+import heapq
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from placement.messages import (
+    Beat,
+    Command,
+    Copied,
+    Copy,
+    CopyFailed,
+    Drop,
+    Dropped,
+    DropRefused,
+    Event,
+    Grant,
+    Refuse,
+    Seen,
+)
+from placement.state import Item, Place, Room, Spec
+from placement.tiers import Tier
+
+
+class Dice(Protocol):
+    """What the world needs of `random.Random`, so that the seed is the caller's."""
+
+    def random(self) -> float: ...
+
+    def randrange(self, stop: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often what goes wrong: each is a probability per message, per command or per step."""
+
+    loss: float = 0.0
+    twice: float = 0.0
+    delay_s: float = 0.05
+    copy_fails: float = 0.0
+    node_dies: float = 0.0
+    cut_off: float = 0.0
+    file_vanishes: float = 0.0
+
+
+CALM = Faults()
+STORM = Faults(
+    loss=0.04, twice=0.1, delay_s=1.5, copy_fails=0.1, node_dies=0.03, cut_off=0.02, file_vanishes=0.01
+)
+
+
+@dataclass(slots=True)
+class Held:
+    """One item that is really there."""
+
+    nbytes: int
+    used_s: float
+    leases: int = 0
+    hits: int = 0
+
+
+@dataclass(slots=True)
+class FakeStore:
+    """What one place really holds, and what is on its way in (`coming`, by op)."""
+
+    room: Room | None
+    held: dict[Item, Held] = field(default_factory=dict)
+    coming: dict[str, Spec] = field(default_factory=dict)
+
+    def has_room(self, spec: Spec, specs: Mapping[Item, Spec]) -> bool:
+        if self.room is None:
+            return True
+        nbytes = sum(held.nbytes for held in self.held.values()) + sum(c.nbytes for c in self.coming.values())
+        seated = [specs[item].base for item in self.held] + [coming.base for coming in self.coming.values()]
+        seats = self.room.seats.get(spec.base) if self.room.seats else None
+        return nbytes + spec.nbytes <= self.room.capacity and (
+            seats is None or seated.count(spec.base) < seats
+        )
+
+
+@dataclass(slots=True)
+class FakeNode:
+    """A machine; `life` counts its boots, so that what was sent to an earlier one is lost."""
+
+    name: str
+    stores: dict[Place, FakeStore]
+    alive: bool = True
+    life: int = 0
+
+
+class World:
+    """Performs commands late, twice or never, and answers with events. `violations` is what must stay empty.
+
+    `misses` are commands that found the world other than the brain believed: after a fault they are
+    legitimate, in a calm world they are not.
+    """
+
+    def __init__(self, rooms: Mapping[str, Mapping[Place, Room]], dice: Dice, faults: Faults) -> None:
+        self.dice = dice
+        self.faults = faults
+        self.now_s = 0.0
+        self.nodes = {
+            name: FakeNode(name, {place: FakeStore(room) for place, room in offered.items()})
+            for name, offered in rooms.items()
+        }
+        self.specs: dict[Item, Spec] = {}
+        self.removed: set[Item] = set()
+        self.wants: dict[str, Item] = {}
+        self.ended: dict[str, str] = {}
+        self.violations: list[str] = []
+        self.misses: list[str] = []
+        self._inbox: list[tuple[float, int, Event]] = []
+        self._works: list[tuple[float, int, Work]] = []
+        self._sent = 0
+
+    def chance(self, probability: float) -> bool:
+        return self.dice.random() < probability
+
+    def store(self, place: Place) -> FakeStore:
+        """Return the store of a place; a shard's log has one without a budget, made when first asked for."""
+        return self.nodes[place.node].stores.setdefault(place, FakeStore(None))
+
+    def add(self, spec: Spec) -> None:
+        """Put the durable copy of a new item where its spec says."""
+        self.specs[spec.item] = spec
+        nbytes = 0 if spec.kind == "shard" else spec.nbytes
+        self.store(spec.durable).held[spec.item] = Held(nbytes, self.now_s)
+
+    def kill(self, name: str) -> None:
+        """A node dies: RAM and VRAM are lost, files are not, and nothing that was sent to it will be done."""
+        node = self.nodes[name]
+        node.alive, node.life = False, node.life + 1
+        for place, store in node.stores.items():
+            store.coming.clear()
+            for held in store.held.values():
+                held.leases = 0
+            if place.tier is not Tier.SSD:
+                store.held.clear()
+
+    def send(self, event: Event, *, sure: bool = False) -> None:
+        """Let the brain learn of `event` after a delay; unless `sure`, maybe twice or never."""
+        if not sure and self.chance(self.faults.loss):
+            return
+        for _ in range(1 if sure or not self.chance(self.faults.twice) else 2):
+            heapq.heappush(self._inbox, (self._later(), self._number(), event))
+
+    def take(self, command: Command) -> None:
+        """Accept a command of the brain: wants end at once, work travels to its node."""
+        match command:
+            case Grant(want, item, place):
+                self._end(want, item, "granted")
+                self._serve(item, place)
+            case Refuse(want, item, code):
+                self._end(want, item, code)
+            case Copy(target=place) | Drop(place=place):
+                if not self.chance(self.faults.loss):
+                    work = Work(command, place, self.nodes[place.node].life, arrives=True)
+                    heapq.heappush(self._works, (self._later(), self._number(), work))
+
+    def beat(self, name: str) -> None:
+        """Ask a node for what it holds; the answer tells the truth of a moment in between."""
+        node = self.nodes[name]
+        if node.alive:
+            work = Work(self.now_s, Place(name, Tier.SSD), node.life, arrives=True)
+            heapq.heappush(self._works, (self._later(), self._number(), work))
+
+    def events_until(self, until_s: float) -> Iterator[Event]:
+        """Let time pass; yield each event at the moment (`now_s`) when the brain learns of it."""
+        while True:
+            due = [queue[0][0] for queue in (self._inbox, self._works) if queue]
+            if not due or min(due) > until_s:
+                break
+            self.now_s = max(self.now_s, min(due))
+            if self._works and self._works[0][0] <= self.now_s:
+                self._perform(heapq.heappop(self._works)[2])
+            else:
+                yield heapq.heappop(self._inbox)[2]
+        self.now_s = until_s
+
+    def _number(self) -> int:
+        self._sent += 1
+        return self._sent
+
+    def _later(self) -> float:
+        return self.now_s + self.dice.random() * self.faults.delay_s
+
+    def _end(self, want: str, item: Item, how: str) -> None:
+        if self.wants.pop(want, None) != item:
+            self.violations.append(
+                f"want {want} for {item} {how}, and it was {self.ended.get(want, 'not open')}"
+            )
+        self.ended[want] = how
+
+    def _serve(self, item: Item, place: Place) -> None:
+        held = self.store(place).held.get(item)
+        if held is None or not self.nodes[place.node].alive:
+            self.misses.append(f"{item} was granted at {place}, which lacks it")
+            return
+        held.leases, held.hits, held.used_s = held.leases + 1, held.hits + 1, self.now_s
+        work = Work(held, place, self.nodes[place.node].life, arrives=False)
+        heapq.heappush(self._works, (self.now_s + 3 * self.dice.random(), self._number(), work))
+
+    def _perform(self, work: "Work") -> None:
+        node = self.nodes[work.place.node]
+        if node.life != work.life or not node.alive:
+            if isinstance(work.task, Copy) and self.chance(0.5):
+                self.send(CopyFailed(work.task.op, "TRC013", f"{node.name} died"))
+            return
+        match work.task:
+            case Held() as held:
+                held.leases, held.used_s = held.leases - 1, self.now_s
+            case Copy() as copy if work.arrives:
+                self._begin_copy(copy, work)
+            case Copy() as copy:
+                self._end_copy(copy)
+            case Drop() as drop:
+                self._drop(drop)
+            case float() as asked_s:
+                self.send(self._inventory(node, asked_s))
+
+    def _inventory(self, node: FakeNode, asked_s: float) -> Beat:
+        places = {
+            place: {
+                item: Seen(
+                    held.leases, 0.0 if held.leases else self.now_s - held.used_s, held.hits, held.nbytes
+                )
+                for item, held in store.held.items()
+            }
+            for place, store in node.stores.items()
+        }
+        return Beat(node.name, asked_s, places)
+
+    def _begin_copy(self, copy: Copy, work: "Work") -> None:
+        target, spec = self.store(copy.target), self.specs[copy.item]
+        source = self.nodes[copy.source.node]
+        if copy.source.tier is Tier.VRAM:
+            self.violations.append(f"{copy.op} reads {copy.item} in VRAM")
+        if copy.item in target.held:
+            self.send(Copied(copy.op, copy.nbytes, 0.0))
+        elif not source.alive or copy.item not in self.store(copy.source).held:
+            self.misses.append(f"{copy.op} reads {copy.item} at {copy.source}, which lacks it")
+            self.send(CopyFailed(copy.op, "STO001", f"{copy.source} lacks it"))
+        elif not target.has_room(spec, self.specs):
+            self.violations.append(f"{copy.op} brings {copy.item} to {copy.target}, which is full")
+            self.send(CopyFailed(copy.op, "STO003", f"{copy.target} is full"))
+        elif self.chance(self.faults.copy_fails):
+            self.send(CopyFailed(copy.op, "STO009", "bad luck", permanent=self.chance(0.1)))
+        else:
+            target.coming[copy.op] = spec
+            done_s = self.now_s + self.dice.random()
+            heapq.heappush(
+                self._works, (done_s, self._number(), Work(copy, copy.target, work.life, arrives=False))
+            )
+
+    def _end_copy(self, copy: Copy) -> None:
+        target = self.store(copy.target)
+        del target.coming[copy.op]
+        if not self.nodes[copy.source.node].alive:
+            self.send(CopyFailed(copy.op, "TRC013", f"{copy.source.node} died"))
+            return
+        target.held.setdefault(copy.item, Held(copy.nbytes, self.now_s))
+        self.send(Copied(copy.op, copy.nbytes, 0.5))
+
+    def _drop(self, drop: Drop) -> None:
+        store, spec = self.store(drop.place), self.specs[drop.item]
+        held = store.held.get(drop.item)
+        if held is None:
+            self.send(Dropped(drop.op))
+            return
+        if held.leases:
+            self.send(DropRefused(drop.op, held.leases))
+            return
+        if drop.item not in self.removed:
+            self._blame(drop, spec)
+        del store.held[drop.item]
+        self.send(Dropped(drop.op))
+
+    def _blame(self, drop: Drop, spec: Spec) -> None:
+        """Record what a drop of an item of the lab destroys for good."""
+        if drop.place == spec.durable:
+            self.violations.append(f"{drop.op} drops the durable copy of {drop.item}")
+        others = [
+            place
+            for node in self.nodes.values()
+            for place, store in node.stores.items()
+            if drop.item in store.held and place not in (drop.place, spec.durable)
+        ]
+        if spec.kind == "shard" and not others:
+            self.misses.append(f"{drop.op} drops the only index of {drop.item}")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """To be done at a node later: a copy or drop, the end of a lease (Held), a beat asked at a time."""
+
+    task: Copy | Drop | Held | float
+    place: Place
+    life: int
+    arrives: bool

@@ -1,0 +1,36 @@
+"""Settings without effect are named."""
+
+from placement.config import load
+from placement.config.unserved import unserved
+
+PLAIN = "roles: {coder: {lora_path: ./coder, location: RAM, pin: true, unload: {idle: 5min}}}"
+
+
+def test_a_file_that_uses_only_what_is_served_names_nothing():
+    """The settings that have an effect are not in the list."""
+    assert list(unserved(load(PLAIN + "\npolicy: {want_deadline: 5s}", {}))) == []
+
+
+def test_each_setting_without_effect_is_named_by_its_path():
+    """Warm rules, consults, network places, indexes alone, other policies and the HTTP door are named."""
+    text = """
+roles:
+  coder: {lora_path: ./coder, location: RAM, warm: {at_start: true}, consults: [critic]}
+  critic: {lora_path: org/critic, location: network}
+  poet: {lora_path: ./poet, location: SSD, unload: {to: network}}
+rag:
+  hot: {location: SSD, source: ./docs, tenant_key: team}
+  old: {location: RAM, path: ./index}
+policy: {vram_high: 95%}
+serve: {port: 9000}
+"""
+    assert list(unserved(load(text, {}))) == [
+        "roles.coder.consults",
+        "roles.coder.warm",
+        "rag.hot.tenant_key",
+        "roles.critic.location: network",
+        "roles.poet.unload.to: network",
+        "rag.old.path without source",
+        "policy, want_deadline excepted",
+        "serve",
+    ]

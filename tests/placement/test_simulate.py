@@ -1,0 +1,80 @@
+import random
+
+import pytest
+
+from placement.machine import Machine
+from placement.messages import Copy, Drop, Grant, Refuse
+from placement.policies import DEFAULT
+from placement.simulate import simulate
+from placement.state import Place
+from placement.tiers import Tier
+from placement.world import CALM
+from tests.placement.brain_lab import BRISK, scene
+
+
+def brain():
+    """Return a Machine of short times."""
+    return Machine(BRISK, 1)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_storm_breaks_nothing_and_calm_brings_everything_home(seed):
+    """Loss, repetition, reordering and dying nodes lose nothing, fill nothing, and leave nothing undone."""
+    outcome = simulate(brain, scene(), random.Random(seed), steps=30)
+    assert outcome.violations == ()
+    assert outcome.stuck == ()
+    assert outcome.ended
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_a_calm_world_belief_and_truth_never_differ(seed):
+    """Without faults no command is refused by the world and no grant finds the item gone."""
+    outcome = simulate(brain, scene(), random.Random(seed), steps=40, faults=CALM)
+    assert outcome.misses == outcome.violations == outcome.stuck == ()
+    assert {"granted"} <= set(outcome.ended.values())
+
+
+@pytest.mark.parametrize("seed", [3, 11])
+def test_the_same_seed_gives_the_same_commands(seed):
+    """A run is repeated by its seed, to the last op id and reason."""
+    first, second = (simulate(brain, scene(), random.Random(seed), steps=30) for _ in range(2))
+    assert first == second
+    assert first != simulate(brain, scene(), random.Random(seed + 1), steps=30)
+
+
+def mad(dice):
+    """Return a policy of pure nonsense: copies from anywhere to anywhere, any drop, any answer."""
+
+    def policy(state, _items, _now_s, _limits):
+        places = [*sorted(state.rooms), Place("nowhere", Tier.RAM), Place("desk", Tier.NETWORK)]
+        places += sorted({spec.durable for spec in state.items.values()})
+        known = [*state.items, "nobody@0"]
+        for _ in range(6):
+            item, place, other = dice.choice(known), dice.choice(places), dice.choice(places)
+            nbytes = state.items[item].nbytes if item in state.items else 1
+            want = dice.choice([*state.wants, "w0"])
+            yield Copy("9.9", item, place, other, dice.choice([nbytes, nbytes, 0]), "mad")
+            yield Drop("9.9", item, place, "mad")
+            yield Grant(want, item, place)
+            if dice.random() < 0.02:
+                yield Refuse(want, item, "MAD001", "mad")
+
+    return policy
+
+
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "first"])
+def test_no_policy_can_break_the_lab(seed, alone):
+    """A policy that suggests nonsense loses no item, fills no place and ends no want twice."""
+    policies = (mad(random.Random(seed)),) if alone else (mad(random.Random(seed)), *DEFAULT)
+    outcome = simulate(lambda: Machine(BRISK, 1, policies), scene(), random.Random(seed), steps=15)
+    assert outcome.violations == ()
+    assert any(command.reason == "mad" for _, command in outcome.commands if isinstance(command, Copy))
+
+
+def test_a_calm_mad_world_misses_nothing():
+    """Nonsense that passes the guard is carried out: the world never finds a command impossible."""
+    for seed in range(5):
+        policies = (mad(random.Random(seed)),)
+        outcome = simulate(lambda: Machine(BRISK, 1, policies), scene(), random.Random(seed), 15, CALM)  # noqa: B023
+        assert outcome.violations == outcome.misses == ()
