@@ -1,0 +1,1 @@
+"""Effects: the actors of a lab, and the machines that they run."""

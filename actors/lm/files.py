@@ -1,0 +1,222 @@
+"""Slot images on an SSD: one file and one small sidecar per item; what is there is whole, or is set aside."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from actors.lm.image import image_digest
+from placement.errors import UserError, WorldError
+from placement.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+ITEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@#+-]{0,199}")
+#: Left free on the disk for everybody else.
+RESERVE_NBYTES = 64 << 20
+#: A Store that Ray starts again may come up while the one before is still dying.
+LOCK_WAIT_S = 5.0
+LOCK = "LOCK"
+
+
+class ImageFiles:
+    """The images under `root`, which one process at a time may write; calls block on the disk.
+
+    An item is here once its sidecar is: the image is written, synced and renamed first, its sidecar (size and
+    digest) last, so a crash at any point leaves either the whole item or leftovers that the next open
+    removes.
+    """
+
+    def __init__(self, root: str | Path, budget: int | None = None) -> None:
+        """Make and lock `root`, remove what a crash left; never hold over `budget` bytes (None: the disk's).
+
+        Raises WorldError STO005 if the folder is not usable, STO007 if another owner still has it after
+        LOCK_WAIT_S: the lock ends with its process, so one that was killed is not waited for in vain.
+        """
+        self.root = Path(root)
+        self.budget = budget
+        self.quarantine = self.root / "quarantine"
+        with _disk(f"open {self.root}"):
+            self._lock = _locked(self.root)
+            try:
+                self._clean()
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Let another owner open the folder; this one must not be used any more."""
+        os.close(self._lock)
+
+    def put(self, item: str, image: NDArray[np.uint8], digest: str) -> None:
+        """Keep `image` under `item`, on the disk when this returns. Nothing happens if it is there already.
+
+        Raises WorldError STO002 if the bytes are not those of `digest`, STO003 if disk or budget has no room.
+        """
+        found = image_digest(image)
+        if found != digest:
+            raise WorldError(
+                "STO002", f"{item} came with digest {found[:12]}, not {digest[:12]}; nothing was kept"
+            )
+        file, sidecar = self._paths(item)
+        if (
+            self._told(sidecar) == (image.nbytes, digest)
+            and file.exists()
+            and file.stat().st_size == image.nbytes
+        ):
+            return
+        self._check_room(item, image.nbytes)
+        with _disk(f"write {file}"):
+            sidecar.unlink(missing_ok=True)
+            _write(file, image.data)
+            _write(sidecar, json.dumps({"item": item, "nbytes": image.nbytes, "digest": digest}).encode())
+
+    def get(self, item: str) -> NDArray[np.uint8]:
+        """Read the image of `item` and verify it.
+
+        Raises WorldError STO001 if it is not here. A damaged image is moved to `quarantine/` and STO002 is
+        raised.
+        """
+        file, sidecar = self._paths(item)
+        if not sidecar.exists() or not file.exists():
+            raise WorldError("STO001", f"{item} is not under {self.root}", "it has to be copied here again")
+        told = self._told(sidecar)
+        with _disk(f"read {file}"):
+            image = np.fromfile(file, np.uint8)
+        if told != (image.nbytes, image_digest(image)):
+            self._set_aside(item)
+            what = (
+                "its sidecar" if told is None else f"{image.nbytes} bytes of {told[0]}, digest of the content"
+            )
+            raise WorldError(
+                "STO002", f"{item} under {self.root} is damaged ({what}); moved to {self.quarantine}"
+            )
+        return image
+
+    def has(self, item: str) -> bool:
+        """Tell whether `item` is here, by its sidecar and size; the content is not read."""
+        file, sidecar = self._paths(item)
+        told = self._told(sidecar)
+        return told is not None and file.exists() and file.stat().st_size == told[0]
+
+    def drop(self, item: str) -> None:
+        """Remove `item`; nothing happens if it is not here."""
+        file, sidecar = self._paths(item)
+        with _disk(f"remove {file}"):
+            sidecar.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
+            _sync(self.root)
+
+    def inventory(self) -> dict[str, int]:
+        """Return the bytes of each item that is here; contents are not read."""
+        names = (sidecar.name.removesuffix(".json") for sidecar in sorted(self.root.glob("*.json")))
+        items = (name for name in names if ITEM.fullmatch(name) and self.has(name))
+        return {item: self._paths(item)[0].stat().st_size for item in items}
+
+    def _clean(self) -> None:
+        self.quarantine.mkdir(exist_ok=True)
+        for file in self.root.glob("*.tmp"):
+            file.unlink()
+        for file in self.root.glob("*.safetensors"):
+            if not file.with_suffix(".json").exists():
+                file.unlink()
+
+    def _paths(self, item: str) -> tuple[Path, Path]:
+        if not ITEM.fullmatch(item):
+            raise UserError("STO006", f"{item!r} is not the name of an item", f"it must match {ITEM.pattern}")
+        return self.root / f"{item}.safetensors", self.root / f"{item}.json"
+
+    def _told(self, sidecar: Path) -> tuple[int, str] | None:
+        """Return size and digest as the sidecar tells them, None if it is missing or damaged."""
+        try:
+            fields = json.loads(sidecar.read_bytes())
+            return int(fields["nbytes"]), str(fields["digest"])
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _check_room(self, item: str, nbytes: int) -> None:
+        disk = os.statvfs(self.root)
+        free = disk.f_bavail * disk.f_frsize
+        if free < nbytes + RESERVE_NBYTES:
+            told = (
+                f"{item} needs {nbytes} bytes, {self.root} has {free} free ({RESERVE_NBYTES} stay in reserve)"
+            )
+            raise WorldError("STO003", told, "free some space on this disk")
+        taken = {name: held for name, held in self.inventory().items() if name != item}
+        if self.budget is not None and sum(taken.values()) + nbytes > self.budget:
+            largest = sorted(taken, key=lambda name: -taken[name])[:5]
+            held = ", ".join(f"{name} {format_bytes(taken[name])}" for name in largest) or "nobody"
+            used, budget = format_bytes(sum(taken.values())), format_bytes(self.budget)
+            raise WorldError(
+                "STO003",
+                f"{item} needs {format_bytes(nbytes)}; {self.root} has {used} of {budget} taken ({held})",
+                "raise the node's ssd budget, or remove old versions from that folder",
+            )
+
+    def _set_aside(self, item: str) -> None:
+        with _disk(f"set aside {item}"):
+            for path in self._paths(item):
+                path.replace(self.quarantine / path.name)
+            _sync(self.root)
+
+
+def _locked(root: Path) -> int:
+    """Return the descriptor of a lock on `root`, which ends with it or with this process."""
+    root.mkdir(parents=True, exist_ok=True)
+    lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    until_s = time.monotonic() + LOCK_WAIT_S
+    try:
+        while not _flocked(lock):
+            if time.monotonic() >= until_s:
+                hint = "give each node, and each lab, an ssd path of its own, or stop the other one"
+                raise WorldError("STO007", f"another Store has {root} open", hint)
+            time.sleep(0.05)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _flocked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _disk(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorldError("STO005", f"cannot {doing}: {error.strerror}") from error
+
+
+def _write(target: Path, content: bytes | memoryview) -> None:
+    temporary = target.with_name(target.name + ".tmp")
+    with temporary.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(target)
+    _sync(target.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
