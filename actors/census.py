@@ -1,0 +1,206 @@
+"""What the actors report, gathered: a Beat for the Machine, and the Listing that `ps` shows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from actors.listing import Listing, Member, Space, Thing
+from actors.muster import log_of, shard_item
+from placement.messages import Beat, Seen
+from placement.rows import Row, rows
+from placement.state import Item, Place
+from placement.tiers import Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.crew import Crew
+    from actors.engine import Decoding
+    from actors.journal import Journal
+    from actors.shard import Shelved
+    from actors.store import Stored
+    from placement.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """What the coordinator reports of itself."""
+
+    pid: int
+    rss: int
+    epoch: int
+
+
+@dataclass(slots=True)
+class Census:
+    """The last report of each actor; None from one that did not answer."""
+
+    stores: dict[str, Stored | None] = field(default_factory=dict)
+    engines: dict[str, Decoding | None] = field(default_factory=dict)
+    shards: dict[str, Shelved | None] = field(default_factory=dict)
+    #: reports of the actors that hold no items: embedders and roles, by actor name
+    others: dict[str, Any] = field(default_factory=dict)
+    #: asks of each item: what its engine or shard said last, and the sum over its restarts
+    hits: dict[Item, tuple[int, int]] = field(default_factory=dict)
+
+    def count(self, beat: Beat) -> None:
+        """Add up how often each item was asked; a count that fell began anew with its actor."""
+        for held in beat.places.values():
+            for item, seen in held.items():
+                last, total = self.hits.get(item, (0, 0))
+                if seen.hits:
+                    fresh = seen.hits - last if seen.hits >= last else seen.hits
+                    self.hits[item] = (seen.hits, total + fresh)
+
+
+def answered(crew: Crew, census: Census, node: str) -> bool:
+    """Tell whether any actor on `node` that holds items answered; if none did, the node's silence counts."""
+    reports = {
+        f"store:{node}": census.stores.get(node),
+        **{f"engine:{base}": report for base, report in census.engines.items()},
+        **{f"shard:{name}": report for name, report in census.shards.items()},
+    }
+    return any(report is not None and crew.where(actor) == node for actor, report in reports.items())
+
+
+def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) -> Beat:
+    """Return what `node` holds, place by place; a place whose actor did not answer is not in it."""
+    places: dict[Place, dict[Item, Seen]] = {}
+    stored = census.stores.get(node)
+    if stored is not None:
+        places[Place(node, Tier.RAM)] = _images(stored.ram)
+        if stored.started:
+            places[Place(node, Tier.SSD)] = _images(stored.ssd)
+    for base, report in census.engines.items():
+        place = crew.engine_places.get(base)
+        if report is not None and place is not None and place.node == node:
+            slots = {
+                Item(item): Seen(use.leases, use.idle_s, use.hits, report.slot_nbytes)
+                for item, use in report.slots.items()
+            }
+            places.setdefault(place, {}).update(slots)
+    _add_shards(crew, census, state, node, places)
+    known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
+    return Beat(node, asked_s, known)
+
+
+def _images(held: Mapping[str, int]) -> dict[Item, Seen]:
+    return {Item(item): Seen(nbytes=nbytes) for item, nbytes in held.items()}
+
+
+def _add_shards(
+    crew: Crew, census: Census, state: State, node: str, places: dict[Place, dict[Item, Seen]]
+) -> None:
+    """Add the node's shards: the log as the durable copy, the index that answers as a replica.
+
+    A shard that did not answer is reported as last known: its silence proves nothing about its files.
+    """
+    log = log_of(node)
+    for name, report in census.shards.items():
+        if crew.node_of(crew.lab.rag[name].node) != node:
+            continue
+        item = shard_item(name)
+        places.setdefault(log, {})[item] = Seen()
+        for place in (Place(node, Tier.RAM), Place(node, Tier.SSD)):
+            if place not in places:
+                continue
+            if report is None and state.ready(item, place):
+                places[place][item] = Seen()
+            elif report is not None and report.tier is place.tier:
+                places[place][item] = Seen(report.leases, report.idle_s, report.searches)
+
+
+def listing(crew: Crew, census: Census, state: State, journal: Journal, now_s: float) -> Listing:
+    """Return the whole lab as `ps` shows it, in the order of the file."""
+    by_name = {row.name: row for row in rows(state, now_s)}
+    failed = {failure.role: failure for failure in journal.failures()}
+    times = Counter(activation.item for activation in journal.activations())
+    things = []
+    for kind, names in (("role", crew.lab.roles), ("shard", crew.lab.rag)):
+        for name in names:
+            problem = f"{failed[name].message} [{failed[name].code}]" if name in failed else ""
+            if name in by_name:
+                row = by_name[name]
+                hits = census.hits.get(row.item, (0, 0))[1]
+                things.append(_thing(kind, row, problem, hits, times[row.item], now_s))
+            else:
+                things.append(_absent(kind, name, problem))
+    return Listing(crew.lab.name, state.epoch, tuple(things), _members(crew, census), _spaces(state))
+
+
+def _absent(kind: str, name: str, problem: str) -> Thing:
+    return Thing(
+        kind,
+        name,
+        "",
+        "",
+        "-",
+        "-",
+        (),
+        0,
+        0,
+        None,
+        None,
+        0,
+        0,
+        pinned=False,
+        phase="failed",
+        problem=problem,
+    )
+
+
+def _thing(kind: str, row: Row, problem: str, hits: int, activations: int, now_s: float) -> Thing:
+    ready = [spot.place for spot in row.places if spot.phase == "ready" and spot.place.device != "log"]
+    top = ready[0] if ready else None
+    return Thing(
+        kind=kind,
+        name=row.name,
+        version=row.item.partition("@")[2],
+        tier="" if top is None else f"{top.tier}({top.device})" if top.device else str(top.tier),
+        node=top.node if top else row.home.node,
+        home=str(row.home),
+        copies=tuple(f"{spot.place} {spot.phase}" for spot in row.places),
+        nbytes=row.nbytes,
+        leases=row.leases,
+        last_used_s=max(0.0, now_s - row.used_s) if hits else None,
+        idle_until_s=None if row.idle_until_s is None else max(0.0, row.idle_until_s - now_s),
+        activations=activations,
+        hits=hits,
+        pinned=row.pinned,
+        phase=row.phase,
+        problem=problem or (row.why if row.phase in {"failed", "lost", "cold"} else ""),
+    )
+
+
+def _members(crew: Crew, census: Census) -> tuple[Member, ...]:
+    reports: Mapping[str, Any] = {
+        **{f"store:{name}": report for name, report in census.stores.items()},
+        **{f"engine:{name}": report for name, report in census.engines.items()},
+        **{f"shard:{name}": report for name, report in census.shards.items()},
+        **census.others,
+    }
+    found = []
+    for name in ("coordinator", *crew.everyone()):
+        report = reports.get(name)
+        state = "silent" if report is None else "running" if getattr(report, "started", True) else "starting"
+        found.append(
+            Member(name, crew.where(name), report.pid if report else 0, report.rss if report else 0, state)
+        )
+    return tuple(found)
+
+
+def _spaces(state: State) -> tuple[Space, ...]:
+    return tuple(
+        Space(
+            place=str(place),
+            fixed=room.fixed,
+            used=state.used(place),
+            budget=room.budget,
+            seats=" ".join(
+                f"{base} {state.seated(place, base)}/{seats}" for base, seats in room.seats.items()
+            ),
+        )
+        for place, room in sorted(state.rooms.items())
+    )

@@ -1,0 +1,132 @@
+"""Effects: how each command of the Machine is done, and the event that its end makes.
+
+The only place that does them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from actors.answer import Activation
+from actors.errors import reach
+from actors.journal import Activated
+from placement.errors import Busy, TierceError, UserError
+from placement.messages import Copied, Copy, CopyFailed, Drop, Dropped, DropRefused, Event
+from placement.tiers import Tier
+
+if TYPE_CHECKING:
+    from actors.crew import Crew
+    from actors.journal import Journal
+    from actors.store import Offer
+    from placement.state import Item, Place, Spec
+
+DRAIN_S = 20.0
+COPY_S = 120.0
+MEND_S = 600.0
+
+
+class Effects:
+    """Performs Copy and Drop by calling stores, engines and shards; never raises for what they answer.
+
+    References pass through here, bytes do not.
+    """
+
+    def __init__(self, crew: Crew, journal: Journal, epoch: int) -> None:
+        self.crew = crew
+        self.journal = journal
+        self.epoch = epoch
+        #: the last activation of each item, and when (monotonic seconds) it was done
+        self.activated: dict[Item, tuple[float, Activation]] = {}
+        #: what the last copy of an item to a place moved, and how long it took: bytes, seconds
+        self.copied: dict[tuple[Item, Place], tuple[int, float]] = {}
+
+    async def perform(self, command: Copy | Drop, spec: Spec) -> Event:
+        """Do what `command` says about the item of `spec`; return the event of its end."""
+        if isinstance(command, Drop):
+            return await self._drop(command, spec)
+        event = await self._copy(command, spec)
+        if isinstance(event, Copied):
+            self.copied[command.item, command.target] = (event.nbytes, event.took_s)
+        return event
+
+    async def _copy(self, command: Copy, spec: Spec) -> Event:
+        began = time.perf_counter()
+        try:
+            if spec.kind == "shard":
+                await self._serve_shard(command, spec)
+                return Copied(command.op, spec.nbytes, time.perf_counter() - began)
+            offer = await self._offer(command, spec)
+            if command.target.tier is Tier.VRAM:
+                copy_s = await self._attach(command, spec, offer)
+                self._account(command, offer.nbytes, time.perf_counter() - began, copy_s)
+            else:
+                store = self.crew.stores[command.target.node]
+                call = store.pull.remote(command.item, command.target.tier, offer, self.epoch)
+                await reach(call, f"store:{command.target.node}", COPY_S)
+        except TierceError as error:
+            return CopyFailed(command.op, error.code, error.message, isinstance(error, UserError))
+        return Copied(command.op, offer.nbytes, time.perf_counter() - began)
+
+    async def _offer(self, command: Copy, spec: Spec) -> Offer:
+        """Get a reference to the image from its source."""
+        node = command.source.node
+        origin = self.crew.origin(spec.name)
+        call = self.crew.stores[node].offer.remote(
+            command.item, command.source.tier, spec.digest, origin, self.epoch
+        )
+        offer: Offer = await reach(call, f"store:{node}", COPY_S)
+        if offer.mended:
+            self.journal.tell(command.item, f"built again from its source: {offer.mended}", time.time())
+        return offer
+
+    async def mend(self, spec: Spec) -> bool:
+        """Have an adapter's missing durable copy built again from its source; return whether it was.
+
+        What prevents it is told in its story.
+        """
+        try:
+            call = self.crew.stores[spec.durable.node].mend.remote(
+                spec.item, self.crew.origin(spec.name), self.epoch
+            )
+            await reach(call, f"store:{spec.durable.node}", MEND_S)
+        except TierceError as error:
+            self.journal.tell(spec.item, f"its file is gone and cannot be built again: {error}", time.time())
+            return False
+        self.journal.tell(spec.item, "its file was gone; built again from its source", time.time())
+        return True
+
+    async def _attach(self, command: Copy, spec: Spec, offer: Offer) -> float:
+        verify = command.source.node != command.target.node
+        engine = self.crew.engines[spec.base]
+        call = engine.attach.remote(command.item, offer, self.epoch, verify=verify)
+        return float((await reach(call, f"engine:{spec.base}", COPY_S)).took_s)
+
+    def _account(self, command: Copy, nbytes: int, total_s: float, copy_s: float) -> None:
+        source = str(command.source.tier)
+        self.activated[command.item] = (time.monotonic(), Activation(source, nbytes, total_s, copy_s))
+        self.journal.activated(Activated(time.time(), command.item, source, nbytes, total_s, copy_s))
+
+    async def _serve_shard(self, command: Copy, spec: Spec) -> None:
+        call = self.crew.shards[spec.name].serve_from.remote(command.target.tier, self.epoch)
+        await reach(call, f"shard:{spec.name}", COPY_S)
+
+    async def _drop(self, command: Drop, spec: Spec) -> Event:
+        item, place = command.item, command.place
+        try:
+            if spec.kind == "shard":
+                call = self.crew.shards[spec.name].leave.remote(place.tier, self.epoch)
+                await reach(call, f"shard:{spec.name}", COPY_S)
+            elif place.tier is Tier.VRAM:
+                call = self.crew.engines[spec.base].detach.remote(item, self.epoch, DRAIN_S)
+                await reach(call, f"engine:{spec.base}", DRAIN_S + COPY_S)
+            else:
+                call = self.crew.stores[place.node].drop.remote(item, place.tier, self.epoch)
+                await reach(call, f"store:{place.node}", COPY_S)
+        except Busy as error:
+            self.journal.tell(item, str(error), time.time())
+            return DropRefused(command.op, 1)
+        except TierceError as error:
+            self.journal.tell(item, f"not dropped: {error}", time.time())
+            return DropRefused(command.op, 0)
+        return Dropped(command.op)

@@ -1,0 +1,215 @@
+"""The coordinator's memory on disk: what was registered, ordered and begun, and each item's story.
+
+SQLite in WAL mode with synchronous=FULL: a call that has returned survives a crash. It never holds weights
+and never an ObjectRef; where the bytes are is asked of the stores and engines, not of this file.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS versions (
+    item TEXT PRIMARY KEY, role TEXT NOT NULL, digest TEXT NOT NULL, image_digest TEXT NOT NULL,
+    nbytes INTEGER NOT NULL, node TEXT NOT NULL, source TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS failures (
+    role TEXT PRIMARY KEY, code TEXT NOT NULL, message TEXT NOT NULL, hint TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS orders (
+    item TEXT NOT NULL, kind TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (item, kind));
+CREATE TABLE IF NOT EXISTS intents (
+    op TEXT PRIMARY KEY, item TEXT NOT NULL, command TEXT NOT NULL,
+    began REAL NOT NULL, ended REAL, outcome TEXT);
+CREATE TABLE IF NOT EXISTS story (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, item TEXT NOT NULL, text TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS story_of ON story (item, n);
+CREATE TABLE IF NOT EXISTS activations (
+    n INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, item TEXT NOT NULL, source TEXT NOT NULL,
+    nbytes INTEGER NOT NULL, total_s REAL NOT NULL, copy_s REAL NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One registered adapter version: the durable facts that a restarted coordinator needs."""
+
+    item: str
+    role: str
+    digest: str
+    image_digest: str
+    nbytes: int
+    node: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a role cannot serve."""
+
+    role: str
+    code: str
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an item's story; `at` is seconds since the epoch (wall clock, for people only)."""
+
+    at: float
+    item: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """One copy of an adapter into a slot: from which tier, and what it cost."""
+
+    at: float
+    item: str
+    source: str
+    nbytes: int
+    total_s: float
+    copy_s: float
+
+
+class Journal:
+    """Open with `Journal.open(path)`; every method commits before it returns. One owner, one thread."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._db = database
+
+    @classmethod
+    def open(cls, path: Path) -> Journal:
+        """Open or create the file, its folder included (mode 0700)."""
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.executescript(_SCHEMA)
+        return cls(database)
+
+    def close(self) -> None:
+        self._db.close()
+
+    def fact(self, key: str) -> str | None:
+        """Return what was last set under `key`, or None."""
+        row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_fact(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, value))
+
+    def next_epoch(self) -> int:
+        """Count up and return this coordinator's epoch: commands of earlier ones are refused from now on."""
+        epoch = int(self.fact("epoch") or 0) + 1
+        self.set_fact("epoch", str(epoch))
+        return epoch
+
+    def register(self, version: Version) -> None:
+        """Remember an adapter version; a failure noted for its role is forgotten."""
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM failures WHERE role = ?", (version.role,))
+        self._db.execute("DELETE FROM versions WHERE role = ?", (version.role,))
+        self._db.execute(
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                version.item,
+                version.role,
+                version.digest,
+                version.image_digest,
+                version.nbytes,
+                version.node,
+                version.source,
+            ),
+        )
+        self._db.execute("COMMIT")
+
+    def versions(self) -> list[Version]:
+        return [Version(*row) for row in self._db.execute("SELECT * FROM versions ORDER BY role")]
+
+    def fail(self, failure: Failure) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)",
+            (failure.role, failure.code, failure.message, failure.hint),
+        )
+
+    def mend(self, name: str) -> None:
+        """Forget that a role or shard could not serve."""
+        self._db.execute("DELETE FROM failures WHERE role = ?", (name,))
+
+    def failures(self) -> list[Failure]:
+        return [Failure(*row) for row in self._db.execute("SELECT * FROM failures ORDER BY role")]
+
+    def order(self, item: str, kind: str, value: object) -> None:
+        """Remember what a person ordered for an item ("home", "pin"); the last order of a kind wins."""
+        self._db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?)", (item, kind, json.dumps(value)))
+
+    def orders(self) -> list[tuple[str, str, object]]:
+        """Return (item, kind, value) of every order that stands."""
+        rows = self._db.execute("SELECT item, kind, value FROM orders ORDER BY item, kind")
+        return [(str(item), str(kind), json.loads(value)) for item, kind, value in rows]
+
+    def begin(self, op: str, item: str, command: str, at: float) -> None:
+        """Write the intent before the work, and its line in the story."""
+        self._db.execute("BEGIN")
+        self._db.execute(
+            "INSERT OR REPLACE INTO intents VALUES (?, ?, ?, ?, NULL, NULL)", (op, item, command, at)
+        )
+        self._db.execute("INSERT INTO story (at, item, text) VALUES (?, ?, ?)", (at, item, command))
+        self._db.execute("COMMIT")
+
+    def end(self, op: str, item: str, outcome: str, at: float) -> None:
+        """Close an intent, and say in the story how it ended."""
+        self._db.execute("BEGIN")
+        self._db.execute("UPDATE intents SET ended = ?, outcome = ? WHERE op = ?", (at, outcome, op))
+        self._db.execute("INSERT INTO story (at, item, text) VALUES (?, ?, ?)", (at, item, outcome))
+        self._db.execute("COMMIT")
+
+    def open_intents(self) -> list[tuple[str, str, str]]:
+        """Return (op, item, command) of what was begun and never ended: what a crash cut off."""
+        rows = self._db.execute(
+            "SELECT op, item, command FROM intents WHERE ended IS NULL ORDER BY began, op"
+        )
+        return [(str(op), str(item), str(command)) for op, item, command in rows]
+
+    def tell(self, item: str, text: str, at: float) -> None:
+        self._db.execute("INSERT INTO story (at, item, text) VALUES (?, ?, ?)", (at, item, text))
+
+    def story(self, item: str, *, last: int = 200) -> list[Line]:
+        """Return the last lines about an item, oldest first."""
+        rows = self._db.execute(
+            "SELECT at, item, text FROM story WHERE item = ? ORDER BY n DESC LIMIT ?", (item, last)
+        ).fetchall()
+        return [Line(*row) for row in reversed(rows)]
+
+    def activated(self, activation: Activated) -> None:
+        self._db.execute(
+            "INSERT INTO activations (at, item, source, nbytes, total_s, copy_s) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                activation.at,
+                activation.item,
+                activation.source,
+                activation.nbytes,
+                activation.total_s,
+                activation.copy_s,
+            ),
+        )
+
+    def activations(self) -> list[Activated]:
+        """Return every activation since the lab was first brought up, oldest first."""
+        rows = self._db.execute(
+            "SELECT at, item, source, nbytes, total_s, copy_s FROM activations ORDER BY n"
+        )
+        return [Activated(*row) for row in rows]
+
+    def forget_lab(self) -> None:
+        """Forget what belongs to a lab that was taken down; its story and its epoch stay."""
+        self._db.execute("BEGIN")
+        for table in ("versions", "failures", "orders", "intents", "activations"):
+            self._db.execute(f"DELETE FROM {table}")  # noqa: S608  (names from the line above)
+        self._db.execute("DELETE FROM facts WHERE key <> 'epoch'")
+        self._db.execute("COMMIT")

@@ -1,0 +1,160 @@
+"""From the file to facts for the Machine: the room of each place, and the Spec of each role and shard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from placement.errors import UserError
+from placement.messages import NodeJoined
+from placement.state import Item, Place, Room, Spec, State
+from placement.tiers import Tier
+from placement.units import format_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from actors.crew import Crew
+    from actors.engine import Decoding
+    from actors.journal import Version
+    from actors.shard import Shelved
+    from actors.store import Stored
+    from placement.config import Lab
+
+#: Of a discovered machine, the share that a lab takes where its file does not say.
+SHARE = 0.25
+
+
+def log_of(node: str) -> Place:
+    """Return the place of the shards' logs on `node`: durable, and in no budget."""
+    return Place(node, Tier.SSD, "log")
+
+
+def durable(node: str) -> Place:
+    """Return the place on `node` that always keeps a copy."""
+    return Place(node, Tier.SSD)
+
+
+def engine_place(crew: Crew, base: str, report: Decoding) -> Place:
+    """Return the VRAM place of a base's engine: its node and device."""
+    return Place(crew.node_of(crew.lab.bases[base].node), Tier.VRAM, report.device)
+
+
+def joined(crew: Crew, node: str, stored: Stored, engines: Mapping[str, Decoding]) -> NodeJoined:
+    """Return what a node brings: a Room for each of its places.
+
+    Raises UserError CFG032 with the arithmetic if the bases of a device do not fit its VRAM.
+    """
+    config = crew.lab.nodes.get(node)
+    ram = config.ram if config and config.ram is not None else int(stored.ram_total * SHARE)
+    ssd = config.ssd.budget if config and config.ssd else None
+    ssd = int((stored.ssd_free + sum(stored.ssd.values())) * SHARE) if ssd is None else ssd
+    rooms = {Place(node, Tier.RAM): Room(ram, 0, {}), Place(node, Tier.SSD): Room(ssd, 0, {})}
+    for base, report in engines.items():
+        place = engine_place(crew, base, report)
+        if place.node != node:
+            continue
+        room = rooms.get(place) or Room(_vram(crew, place, stored), 0, {})
+        fixed = room.fixed + report.base_nbytes + report.kv_nbytes
+        rooms[place] = Room(room.budget, fixed, {**room.seats, base: crew.lab.bases[base].slots})
+    for place, room in rooms.items():
+        if place.tier is Tier.VRAM:
+            _check_vram(crew.lab, place, room, engines)
+    return NodeJoined(node, rooms)
+
+
+def _vram(crew: Crew, place: Place, stored: Stored) -> int:
+    """Return the VRAM budget of a place; a discovered CPU gives a share of its RAM."""
+    config = crew.lab.nodes.get(place.node)
+    if config is None or config.vram is None:
+        return int(stored.ram_total * SHARE)
+    if isinstance(config.vram, int):
+        return config.vram
+    if place.device not in config.vram:
+        told = ", ".join(config.vram)
+        raise UserError(
+            "CFG037", f"node {place.node} has no device {place.device!r}", f"its vram names: {told}"
+        )
+    return config.vram[place.device]
+
+
+def _check_vram(lab: Lab, place: Place, room: Room, engines: Mapping[str, Decoding]) -> None:
+    slots = {base: engines[base].slot_nbytes * lab.bases[base].slots for base in room.seats}
+    needed = room.fixed + sum(slots.values())
+    if needed <= room.budget:
+        return
+    parts = sorted(
+        [
+            *((engines[base].base_nbytes, f"base {base}") for base in room.seats),
+            *((engines[base].kv_nbytes, f"KV cache of {base}") for base in room.seats),
+            *((nbytes, f"{lab.bases[base].slots} slots of {base}") for base, nbytes in slots.items()),
+        ],
+        reverse=True,
+    )
+    told = " + ".join(f"{what} {format_bytes(nbytes)}" for nbytes, what in parts)
+    raise UserError(
+        "CFG032",
+        f"{place} does not fit: {told} = {format_bytes(needed)}, budget {format_bytes(room.budget)}",
+        f"give vram {format_bytes(needed)} or more, or lower slots, max_rank or kv_cache",
+    )
+
+
+def role_spec(crew: Crew, version: Version, serves_at: Place) -> Spec:
+    """Return the Spec of a role's adapter version; `serves_at` is its engine's place."""
+    role = crew.lab.roles[version.role]
+    node = crew.node_of(role.node or crew.base_of(role)[1].node)
+    home = serves_at if role.location is Tier.VRAM else Place(node, role.location)
+    to = role.unload.to
+    return Spec(
+        item=Item(version.item),
+        name=version.role,
+        kind="adapter",
+        nbytes=version.nbytes,
+        home=home,
+        serves_at=serves_at,
+        base=crew.base_of(role)[0],
+        digest=version.image_digest,
+        durable=durable(version.node),
+        idle_s=role.unload.idle_s,
+        unload_to=None if to is None else serves_at if to is Tier.VRAM else Place(node, to),
+        pinned=role.pin,
+    )
+
+
+def shard_item(name: str) -> Item:
+    """Return the item of shard `name`."""
+    return Item(f"{name}#shard")
+
+
+def shard_spec(crew: Crew, name: str, report: Shelved) -> Spec:
+    """Return the Spec of a shard whose log is written: `report` says how large its index is."""
+    shard = crew.lab.rag[name]
+    node = crew.node_of(shard.node)
+    return Spec(
+        item=shard_item(name),
+        name=name,
+        kind="shard",
+        nbytes=report.nbytes,
+        home=Place(node, shard.location),
+        serves_at=None,
+        base="",
+        digest=report.digest,
+        durable=log_of(node),
+        idle_s=shard.unload.idle_s,
+        unload_to=Place(node, shard.unload.to) if shard.unload.to else None,
+        pinned=shard.pin,
+    )
+
+
+def place_for(crew: Crew, state: State, item: Item, tier_name: str, node: str | None) -> Place:
+    """Return the place that a person means by a tier and a node; without a node, that of the item's home.
+
+    VRAM means the item's own engine. Raises UserError CFG021 for a tier that does not exist.
+    """
+    try:
+        tier = Tier.parse(tier_name)
+    except ValueError as error:
+        raise UserError("CFG021", f"unknown tier {tier_name!r}", "tiers: VRAM, RAM, SSD, network") from error
+    serves_at = state.items[item].serves_at
+    if tier is Tier.VRAM and serves_at is not None and node in {None, serves_at.node}:
+        return serves_at
+    return Place(crew.node_of(node or state.home(item).node), tier)

@@ -1,0 +1,99 @@
+"""One Ray head of our own for all suites here, and one small lab on it.
+
+Fault tests bring up labs of their own.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported; the head's own token follows
+
+import ray
+
+from actors import head as heads
+from actors.client import Lab, attach
+from actors.launch import lower_lab, raise_lab
+from tests.tiny_lab import build_parts, write_file
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory) -> Iterator[Path]:
+    """A TIERCE_HOME that is not the user's."""
+    folder = tmp_path_factory.mktemp("home")
+    before = os.environ.get("TIERCE_HOME")
+    os.environ["TIERCE_HOME"] = str(folder)
+    yield folder
+    os.environ.pop("TIERCE_HOME")
+    if before is not None:
+        os.environ["TIERCE_HOME"] = before
+
+
+@pytest.fixture(scope="session")
+def cluster(home: Path) -> Iterator[heads.Head]:  # noqa: ARG001 -- set before the head writes to it
+    """A Ray head on loopback that this process has joined."""
+    head = heads.start("tests", node="desk", store_nbytes=200 << 20, dashboard=False)
+    try:
+        attach(head.address)
+        yield head
+    finally:
+        ray.shutdown()
+        heads.stop(head)
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """A random base, three adapters and the documents of two shards."""
+    return build_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory) -> Callable[[str], Path]:
+    """Return the folder that holds the file and the SSD tier of a lab, by its name."""
+    return functools.cache(tmp_path_factory.mktemp)
+
+
+@pytest.fixture(scope="session")
+def make_lab(cluster, parts, folder_of) -> Iterator[Callable[..., Lab]]:
+    """Bring up a lab of a name; all that were brought up are taken down in the end.
+
+    The file is the small lab's, unless `text` gives another.
+    """
+    names: set[str] = set()
+
+    def make(name: str, *, text: str = "", **settings: object) -> Lab:
+        file = folder_of(name) / "cluster.yaml"
+        if text:
+            file.write_text(text, encoding="utf-8")
+        elif not file.exists():
+            write_file(file.parent, parts, name=name, **settings)
+        names.add(name)
+        return raise_lab(str(file))
+
+    yield make
+    for name in sorted(names):
+        lower_lab(name, address=cluster.address)
+
+
+@pytest.fixture(scope="session")
+def lab(make_lab) -> Lab:
+    """The lab that tests share: they leave each role where its file says, or say so."""
+    return make_lab("shared")
+
+
+@pytest.fixture
+def kill() -> Callable[[Lab, str], int]:
+    """Kill -9 the process of an actor, by the pid that the lab itself reports; return the pid."""
+
+    def kill_member(lab: Lab, name: str) -> int:
+        pid = next(member.pid for member in lab.ps().members if member.name == name)
+        process = psutil.Process(pid)
+        process.kill()
+        process.wait(timeout=10)
+        return pid
+
+    return kill_member

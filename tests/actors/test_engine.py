@@ -1,0 +1,94 @@
+"""The Engine as a plain class, without Ray: what it does when its decoder dies under it."""
+
+import asyncio
+
+import pytest
+
+from actors.engine import Engine, EngineSpec
+from actors.errors import StaleEpoch
+from actors.lm.prepare import prepare
+from actors.lm.request import Request, Sampling
+from actors.store import Offer
+from placement.errors import Busy, Cold, WorldError
+
+ITEM = "coder@1"
+
+
+@pytest.fixture
+async def engine(parts):
+    """An engine of the tiny base with two slots."""
+    spec = EngineSpec(
+        "base", "desk", str(parts / "base"), "cpu", "float32", 2, 8, 8 << 20, 1, deterministic=False
+    )
+    engine = Engine(spec)
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+async def offer(parts):
+    """An image as a Store offers it."""
+    prepared = prepare(str(parts / "coder"), str(parts / "base"), 8)
+    put: asyncio.Future = asyncio.get_running_loop().create_future()
+    put.set_result(prepared.image)
+    return Offer([put], prepared.nbytes, prepared.image_digest)
+
+
+def request(tokens=8):
+    """A greedy request of a fixed prompt."""
+    return Request("r", ITEM, [5, 6, 7], Sampling(max_tokens=tokens))
+
+
+async def answer(engine):
+    """The tokens of one answer."""
+    return [token async for delta in engine.generate(request()) for token in delta.tokens]
+
+
+async def test_a_decoder_that_died_is_loaded_again_and_its_slots_are_told_as_empty(engine, parts):
+    """After the death of the decode thread the engine says that it holds nothing, starts anew and serves."""
+    await engine.attach(ITEM, await offer(parts), 1, verify=True)
+    before = await answer(engine)
+    dead = await engine.decoder()
+
+    def broken(*_args, **_kwargs):
+        raise RuntimeError("out of luck")
+
+    dead._model.net.register_forward_pre_hook(broken)  # noqa: SLF001 -- a fault in the middle of a step
+    with pytest.raises(WorldError, match="out of luck"):
+        await answer(engine)
+    report = await engine.beat()
+    assert (report.started, report.slots) == (False, {})
+    with pytest.raises(Cold):
+        await answer(engine)
+    assert (await engine.beat()).started
+    await engine.attach(ITEM, await offer(parts), 1, verify=True)
+    assert await answer(engine) == before
+
+
+async def test_an_image_that_arrives_damaged_is_not_attached(engine, parts):
+    """Bytes that do not have the offered digest are refused, and no slot is taken."""
+    good = await offer(parts)
+    with pytest.raises(WorldError, match="damaged"):
+        await engine.attach(ITEM, Offer(good.refs, good.nbytes, "0" * 64), 1, verify=True)
+    assert (await engine.beat()).slots == {}
+
+
+async def test_detaching_waits_for_running_answers_and_gives_up_at_its_deadline(engine, parts):
+    """An item that still answers serves on, and the error counts the answers."""
+    await engine.attach(ITEM, await offer(parts), 1, verify=True)
+    running = engine.generate(request(tokens=400))
+    await anext(running)
+    with pytest.raises(Busy, match="1 requests"):
+        await engine.detach(ITEM, 1, drain_s=0.0)
+    assert (await engine.beat()).slots[ITEM].leases == 1
+    await running.aclose()
+    await engine.detach(ITEM, 1, drain_s=30.0)
+    assert (await engine.beat()).slots == {}
+
+
+async def test_an_older_coordinator_is_refused(engine, parts):
+    """A command with an epoch below the highest one seen does nothing."""
+    await engine.attach(ITEM, await offer(parts), 2, verify=True)
+    with pytest.raises(StaleEpoch):
+        await engine.detach(ITEM, 1, drain_s=0.0)
+    assert ITEM in (await engine.beat()).slots

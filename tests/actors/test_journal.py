@@ -1,0 +1,113 @@
+"""The journal keeps what it was told, in order, across a kill."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.journal import Activated, Failure, Journal, Version
+
+VERSION = Version("coder@0123456789ab", "coder", "0" * 64, "1" * 64, 1000, "desk", "/adapters/coder")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    """An open journal in a folder of its own."""
+    journal = Journal.open(tmp_path / "lab" / "journal.db")
+    yield journal
+    journal.close()
+
+
+def test_epochs_count_up_across_openings(tmp_path):
+    """Each opening that asks for an epoch gets a higher one."""
+    epochs = []
+    for _ in range(3):
+        journal = Journal.open(tmp_path / "journal.db")
+        epochs.append(journal.next_epoch())
+        journal.close()
+    assert epochs == [1, 2, 3]
+
+
+def test_a_new_version_of_a_role_replaces_the_old_one(journal):
+    """A role has one version: registering the next forgets the last."""
+    journal.register(VERSION)
+    newer = Version("coder@ffffffffffff", "coder", "f" * 64, "2" * 64, 1001, "desk", "/adapters/coder")
+    journal.register(newer)
+    assert journal.versions() == [newer]
+
+
+def test_registering_a_version_forgets_the_failure_of_its_role(journal):
+    """A role that failed and was mended is not failed any more."""
+    journal.fail(Failure("coder", "ADP003", "only pickled weights", "convert them"))
+    journal.fail(Failure("artist", "ADP001", "no config", ""))
+    journal.register(VERSION)
+    assert [failure.role for failure in journal.failures()] == ["artist"]
+
+
+def test_an_intent_stays_open_until_it_is_ended(journal):
+    """What was begun and not ended is what a crash cut off."""
+    journal.begin("1.1", "a", "copy", 1.0)
+    journal.begin("1.2", "b", "drop", 2.0)
+    journal.end("1.1", "a", "copied", 3.0)
+    assert journal.open_intents() == [("1.2", "b", "drop")]
+
+
+def test_a_story_is_told_oldest_first_and_of_one_item_only(journal):
+    """The story of an item holds its own lines, in the order in which they were written."""
+    journal.begin("1.1", "a", "copy to RAM", 1.0)
+    journal.tell("b", "something else", 1.5)
+    journal.end("1.1", "a", "copied", 2.0)
+    assert [line.text for line in journal.story("a")] == ["copy to RAM", "copied"]
+    assert [line.text for line in journal.story("a", last=1)] == ["copied"]
+
+
+def test_the_last_order_of_a_kind_wins(journal):
+    """Two moves of an item leave one order, its pin another."""
+    journal.order("a", "home", ["desk", "RAM", ""])
+    journal.order("a", "home", ["desk", "SSD", ""])
+    journal.order("a", "pin", True)
+    assert journal.orders() == [("a", "home", ["desk", "SSD", ""]), ("a", "pin", True)]
+
+
+def test_forgetting_a_lab_keeps_its_story_and_its_epoch(journal):
+    """After `down` nothing is registered, and the history and the fence are still there."""
+    journal.next_epoch()
+    journal.set_fact("up", "fingerprint")
+    journal.register(VERSION)
+    journal.order("a", "pin", True)
+    journal.activated(Activated(1.0, "a", "SSD", 10, 0.1, 0.01))
+    journal.tell("a", "was here", 1.0)
+    journal.forget_lab()
+    assert (journal.versions(), journal.orders(), journal.activations(), journal.fact("up")) == (
+        [],
+        [],
+        [],
+        None,
+    )
+    assert [line.text for line in journal.story("a")] == ["was here"]
+    assert journal.next_epoch() == 2
+
+
+def test_what_was_committed_survives_a_kill(tmp_path):
+    """A process that dies right after `begin` returned leaves the intent in the journal."""
+    path = tmp_path / "journal.db"
+    code = (
+        "import os, sys; from pathlib import Path; from actors.journal import Journal\n"
+        "journal = Journal.open(Path(sys.argv[1])); journal.next_epoch()\n"
+        "journal.begin('1.1', 'a', 'copy', 1.0)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        check=False,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert done.returncode == -9
+    journal = Journal.open(path)
+    assert journal.open_intents() == [("1.1", "a", "copy")]
+    assert journal.next_epoch() == 2
+    journal.close()
