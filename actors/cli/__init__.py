@@ -1,0 +1,1 @@
+"""The long parts of the commands that a person types."""

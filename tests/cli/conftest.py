@@ -1,0 +1,195 @@
+"""A lab that lives in the test's own process, and the command line that is pointed at it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from actors.answer import Activation, Answer, End, Event, Found, Piece
+from actors.cli.app import run
+from actors.journal import Line
+from actors.listing import Listing, Member, Space, Thing
+from actors.progress import Progress
+from actors.rag.prompt import Citation
+from placement.errors import TierceError
+
+PHILOSOPHER = Thing(
+    kind="role",
+    name="philosopher",
+    version="3fa9c1d2b0aa",
+    tier="VRAM(cpu)",
+    node="local",
+    home="local:VRAM(cpu)",
+    copies=("local:VRAM(cpu) ready", "local:SSD ready"),
+    nbytes=1_800_000,
+    leases=1,
+    last_used_s=2.0,
+    idle_until_s=None,
+    activations=1,
+    hits=7,
+    pinned=False,
+    phase="ready",
+)
+CODER = replace(
+    PHILOSOPHER,
+    name="coder",
+    version="0b1c2d3e4f50",
+    tier="RAM",
+    home="local:RAM",
+    idle_until_s=598.0,
+    pinned=True,
+)
+SPACES = (
+    Space("local:RAM", 0, 3_600_000, 1 << 30, ""),
+    Space("local:VRAM(cpu)", 96 << 20, 1_800_000, 256 << 20, "small 1/8"),
+)
+MEMBERS = (
+    Member("coordinator", "local", 4242, 96 << 20, "running"),
+    Member("role:coder", "local", 0, 0, "silent"),
+)
+ANSWER = (
+    Found(
+        (Citation(1, "plato", "republic-04.md", "Book IV", 120, 560, 0.834),), ("plato [2]: 80 tokens",), 0.01
+    ),
+    Piece("Justice is "),
+    Piece("doing one's own.\n"),
+    End(
+        role="philosopher",
+        version="philosopher@3fa9c1d2b0aa",
+        finish="stop",
+        tokens=7,
+        prompt_tokens=90,
+        first_token_s=0.02,
+        total_s=0.5,
+        activation=Activation("SSD", 1_800_000, 0.03, 0.01),
+    ),
+)
+
+
+@dataclass
+class Stream:
+    """The events of one answer, then its error; `at_piece` is called after each piece."""
+
+    script: tuple[Event, ...]
+    error: TierceError | None
+    at_piece: Callable[[], None]
+    closed: bool = False
+
+    async def events(self):
+        try:
+            for event in self.script:
+                yield event
+                if isinstance(event, Piece):
+                    self.at_piece()
+            if self.error:
+                raise self.error
+        finally:
+            self.closed = True
+
+    @property
+    def answer(self) -> Answer:
+        text = "".join(event.text for event in self.script if isinstance(event, Piece))
+        return Answer(text, self.script[0], self.script[-1])
+
+
+@dataclass
+class Lab:
+    """A lab as `tierce.connect()` gives it; `orders` keeps what it was told to do."""
+
+    name: str = "athens"
+    things: tuple[Thing, ...] = (PHILOSOPHER, CODER)
+    script: tuple[Event, ...] = ANSWER
+    error: TierceError | None = None
+    at_piece: Callable[[], None] = lambda: None
+    orders: list[tuple[object, ...]] = field(default_factory=list)
+    streams: list[Stream] = field(default_factory=list)
+
+    @property
+    def aio(self) -> "Lab":
+        return self
+
+    def stream(self, role: str, question: str, **options: object) -> Stream:
+        self.orders.append(("ask", role, question, options))
+        self.streams.append(Stream(self.script, self.error, self.at_piece))
+        return self.streams[-1]
+
+    def ps(self) -> Listing:
+        return Listing(self.name, 3, self.things, MEMBERS, SPACES)
+
+    def _order(self, *order: object) -> Thing:
+        if self.error:
+            raise self.error
+        self.orders.append(order)
+        return self.ps().thing(str(order[1]))
+
+    def move(self, item: str, to: str, node: str | None = None) -> Thing:
+        return self._order("move", item, to, node)
+
+    def pin(self, item: str) -> Thing:
+        return self._order("pin", item)
+
+    def unpin(self, item: str) -> Thing:
+        return self._order("unpin", item)
+
+    def story(self, item: str) -> list[Line]:
+        self._order("story", item)
+        return [Line(1_800_000_000.25, item, "copy to local:VRAM(cpu): asked for by philosopher")]
+
+
+@dataclass
+class Labs:
+    """Where the commands find their labs: here, whatever the address."""
+
+    lab: Lab
+    steps: tuple[Progress, ...] = ()
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def connect(self, lab: str | None, address: str | None) -> Lab:
+        self.asked.append(("connect", lab, address))
+        return self.lab
+
+    def up(self, file: str, *, address: str | None, dashboard: bool, say: Callable[[Progress], None]) -> Lab:
+        self.asked.append(("up", file, address, dashboard))
+        for step in self.steps:
+            say(step)
+        return self.lab
+
+    def down(self, lab: str | None, address: str | None) -> object:
+        from actors.launch import Lowered
+
+        self.asked.append(("down", lab, address))
+        return Lowered("athens", 9, 4200, 31)
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lab() -> Lab:
+    """The lab that the commands find."""
+    return Lab()
+
+
+@pytest.fixture
+def labs(lab) -> Labs:
+    """Where they find it."""
+    return Labs(lab)
+
+
+@pytest.fixture
+def tierce(labs, capsys) -> Iterator[Callable[..., Done]]:
+    """Run one command as the shell would, in this process."""
+
+    def command(*arguments: str) -> Done:
+        with pytest.raises(SystemExit) as ended:
+            run(list(arguments), labs)
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return command
