@@ -79,10 +79,10 @@ class Answer:
         return f"{self.text}{sources}"
 
     def _repr_html_(self) -> str:
-        sources = "".join(f"<li><code>{escape(str(citation))}</code></li>" for citation in self.citations)
+        sources = "".join(f"<div><code>{escape(str(citation))}</code></div>" for citation in self.citations)
         end = self.end
         came = f", adapter from {end.activation.source}" if end.activation else ""
         return (
-            f"<blockquote style='white-space:pre-wrap'>{escape(self.text)}</blockquote><ol>{sources}</ol>"
+            f"<blockquote style='white-space:pre-wrap'>{escape(self.text)}</blockquote>{sources}"
             f"<small>{escape(end.version)}{came} · {end.tokens} tokens in {end.total_s:.2f} s</small>"
         )

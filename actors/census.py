@@ -79,11 +79,18 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
             slots = {
                 Item(item): Seen(use.leases, use.idle_s, use.hits, report.slot_nbytes)
                 for item, use in report.slots.items()
+                if item not in report.closing or _leaves(state, Item(item), place)
             }
             places.setdefault(place, {}).update(slots)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
     return Beat(node, asked_s, known)
+
+
+def _leaves(state: State, item: Item, place: Place) -> bool:
+    """Tell whether we sent an item away; one that closes by an order of before our time is taken as gone."""
+    replica = state.replicas.get((item, place))
+    return replica is not None and replica.phase == "leaving"
 
 
 def _images(held: Mapping[str, int]) -> dict[Item, Seen]:

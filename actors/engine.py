@@ -59,6 +59,8 @@ class Decoding:
     slot_nbytes: int
     room: int
     slots: dict[str, SlotUse]
+    #: those of `slots` that take no new request and leave when their last one ends
+    closing: frozenset[str]
 
 
 class Engine:
@@ -69,6 +71,7 @@ class Engine:
         self.epoch = 0
         self._decoder: Decoder | None = None
         self._starting = asyncio.Lock()
+        self._closing: set[str] = set()
 
     async def start(self) -> Decoding:
         """Load the base, in a thread, if no living decoder has it; safe to call again.
@@ -122,15 +125,26 @@ class Engine:
     async def detach(self, item: str, epoch: int, drain_s: float) -> None:
         """Take no new request for `item`, wait for those in flight, free its slot.
 
-        Raises Busy if some are still running after `drain_s`; the item then serves on.
+        Raises Busy if some are still running after `drain_s`, StaleEpoch if a newer coordinator commands
+        meanwhile; the item then serves on.
         """
         self.fence(epoch)
         decoder = await self.decoder()
         if item not in decoder.attached():
             return
         decoder.close(item)
+        self._closing.add(item)
+        try:
+            await self._drain(decoder, item, epoch, drain_s)
+        finally:
+            self._closing.discard(item)
+
+    async def _drain(self, decoder: Decoder, item: str, epoch: int, drain_s: float) -> None:
         give_up = time.monotonic() + drain_s
         while (use := decoder.attached().get(item)) is not None and use.leases:
+            if self.epoch != epoch:
+                decoder.reopen(item)
+                self.fence(epoch)
             if time.monotonic() >= give_up:
                 decoder.reopen(item)
                 raise Busy("TRC011", f"{item} still answers {use.leases} requests after {drain_s:.0f} s")
@@ -157,6 +171,7 @@ class Engine:
             slot_nbytes=decoder.slot_nbytes if decoder else 0,
             room=decoder.room if decoder else 0,
             slots=decoder.attached() if decoder else {},
+            closing=frozenset(self._closing),
         )
 
     async def close(self) -> None:

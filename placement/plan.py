@@ -122,23 +122,6 @@ def no_room(state: State, item: Item, place: Place) -> str:
     return "; ".join(told)
 
 
-def refuse_durable(state: State, nbytes: int, place: Place) -> str:
-    """Return why `nbytes` more do not fit at a place, largest residents first, "" if they do.
-
-    To be asked before a durable copy is written: a registration counts what is there, fit or not.
-    """
-    room, used = state.rooms.get(place), state.used(place)
-    if room is None or used + nbytes <= room.capacity:
-        return ""
-    held = {**state.shelves.get(place, {}), **state.strangers.get(place, {})}
-    largest = sorted(held.items(), key=lambda resident: (-resident[1], resident[0]))
-    told = [f"{item} ({format_bytes(size)})" for item, size in largest[:SHOWN]]
-    return (
-        f"{place} holds {format_bytes(used)} of {format_bytes(room.capacity)}, and {format_bytes(nbytes)} "
-        f"more do not fit: {_listed(told, len(held))}"
-    )
-
-
 def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Iterator[str]:
     replica = state.replicas.get((item, place))
     if replica is None or replica.phase != "ready":
@@ -192,12 +175,8 @@ def occupants(state: State, place: Place) -> str:
         f"{state.items[item].name} ({_keeps(state, item, state.replicas[item, place])})" for item in shelf
     ]
     told += [f"{item} (not registered)" for item in state.strangers.get(place, {})]
-    return _listed(told[:SHOWN], len(told))
-
-
-def _listed(shown: list[str], count: int) -> str:
-    more = f" and {count - len(shown)} more" if count > len(shown) else ""
-    return ", ".join(shown) + more or "nobody"
+    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
+    return ", ".join(told[:SHOWN]) + more or "nobody"
 
 
 def _keeps(state: State, item: Item, replica: Replica) -> str:

@@ -92,3 +92,22 @@ async def test_an_older_coordinator_is_refused(engine, parts):
     with pytest.raises(StaleEpoch):
         await engine.detach(ITEM, 1, drain_s=0.0)
     assert ITEM in (await engine.beat()).slots
+
+
+async def test_a_drain_of_an_older_coordinator_ends_when_a_newer_one_wants_the_item(engine, parts):
+    """The item is told as closing; attached by a newer coordinator it is open, and the old drain stops."""
+    await engine.attach(ITEM, await offer(parts), 1, verify=True)
+    running = engine.generate(request(tokens=400))
+    await anext(running)
+    drain = asyncio.create_task(engine.detach(ITEM, 1, drain_s=60.0))
+    for _ in range(1_000):
+        await asyncio.sleep(0)
+        if (await engine.beat()).closing:
+            break
+    assert (await engine.beat()).closing == {ITEM}
+    await engine.attach(ITEM, await offer(parts), 2, verify=True)
+    with pytest.raises(StaleEpoch):
+        await drain
+    assert (await engine.beat()).closing == frozenset()
+    assert await answer(engine)
+    await running.aclose()

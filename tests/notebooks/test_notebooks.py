@@ -71,4 +71,5 @@ def test_a_notebook_shows_its_outputs_and_no_machine(path: Path):
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert [output for cell in code for output in cell.outputs if output.output_type == "error"] == []
     assert [cell.metadata for cell in notebook.cells if cell.metadata] == []
+    assert "Citation(" not in texts(notebook)
     assert re.findall(r"/(?:home|root|tmp|work|usr|Users)/\S*", texts(notebook)) == []

@@ -1,7 +1,6 @@
 import pytest
 
 from placement.messages import (
-    Beat,
     Copied,
     Copy,
     CopyFailed,
@@ -18,7 +17,7 @@ from placement.messages import (
     Seen,
     Wanted,
 )
-from placement.plan import is_safe, no_room, objections, plan, refuse_durable
+from placement.plan import is_safe, no_room, objections, occupants, plan
 from placement.state import Item, Limits, Place, Room
 from placement.tiers import Tier
 from tests.placement.brain_lab import (
@@ -466,22 +465,8 @@ def test_no_room_names_all_that_is_short():
     assert no_room(lab.state, A.item, Place("cellar", Tier.RAM)) == ""
 
 
-def test_a_durable_copy_that_does_not_fit_is_refused_with_its_numbers():
-    """The largest residents come first, whoever registered them; what fits exactly is not refused."""
-    lab = passive()
-    lab.register(A, role("large", nbytes=600 * MIB))
-    lab.now_s = 1.0
-    lab.tell(Beat("desk", 1.0, {SSD: {A.item: Seen(), "large@1": Seen(), "old@0": Seen(nbytes=100 * MIB)}}))
-    assert refuse_durable(lab.state, 290 * MIB, SSD) == ""
-    assert refuse_durable(lab.state, 291 * MIB, SSD) == (
-        f"{SSD} holds 710.0 MiB of 1000.0 MiB, and 291.0 MiB more do not fit: "
-        "large@1 (600.0 MiB), old@0 (100.0 MiB), a@1 (10.0 MiB)"
-    )
-    assert refuse_durable(lab.state, 1, Place("cellar", Tier.SSD)) == ""
-
-
 def test_a_sentence_about_a_place_stays_short():
     """Of many residents eight are named and the others counted."""
     lab = passive()
     lab.register(*(role(f"r{n}", nbytes=100 * MIB) for n in range(10)))
-    assert refuse_durable(lab.state, 1, SSD).endswith("r7@1 (100.0 MiB) and 2 more")
+    assert occupants(lab.state, SSD).endswith("r7 (idle) and 2 more")
