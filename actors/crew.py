@@ -76,6 +76,20 @@ def selectors(names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
+def actor_options(lab: str, name: str, selector: dict[str, str]) -> dict[str, Any]:
+    """Return how an actor of a lab is made: detached, pinned, found by its name, restarted always."""
+    return {
+        "name": name,
+        "namespace": lab,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "num_cpus": 0,
+        "label_selector": selector,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+    }
+
+
 async def _gone(actor: str, lab: str) -> None:
     """Wait until the name of a killed actor is free again. Raises Unreachable if that takes too long."""
     give_up = time.monotonic() + ROLE_S
@@ -153,16 +167,7 @@ class Crew:
         return name, self.lab.bases[name]
 
     def options(self, name: str, node: str) -> dict[str, Any]:
-        return {
-            "name": name,
-            "namespace": self.lab.name,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "num_cpus": 0,
-            "label_selector": self.selectors[node],
-            "max_restarts": -1,
-            "max_task_retries": 0,
-        }
+        return actor_options(self.lab.name, name, self.selectors[node])
 
     def ssd(self, node: str) -> Path:
         """Return the folder of a node's SSD tier."""
@@ -185,7 +190,6 @@ class Crew:
             node = self.node_of(base.node)
             spec = EngineSpec(
                 base=name,
-                node=node,
                 model=self.path(base.model),
                 device=base.device,
                 dtype=base.dtype,
@@ -210,7 +214,6 @@ class Crew:
             spec = ShardSpec(
                 name=name,
                 lab=self.lab.name,
-                node=node,
                 embedder=f"embedder:{node}",
                 source=self.path(shard.source) if shard.source else "",
                 tier=shard.location,

@@ -32,7 +32,6 @@ class EngineSpec:
     """What an engine is built from; `model` is a directory or hub id, sizes are bytes."""
 
     base: str
-    node: str
     model: str
     device: str
     dtype: str

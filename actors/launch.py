@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import RayError
 
 from actors.client import Lab, attach, end_actors
-from actors.crew import LabSpec, ram_folder, selectors
+from actors.crew import LabSpec, actor_options, ram_folder, selectors
 from actors.errors import translate
 from actors.head import Head, alone, heads, lab_home, start, stop
 from actors.progress import Progress
@@ -99,16 +99,8 @@ def raise_lab(
 
 
 def _hire(spec: LabSpec) -> Any:
-    options: dict[str, Any] = {
-        "name": "coordinator",
-        "namespace": spec.lab.name,
-        "lifetime": "detached",
-        "get_if_exists": True,
-        "num_cpus": 0,
-        "max_restarts": -1,
-        "max_task_retries": 0,
-        "label_selector": next(iter(selectors(list(spec.lab.nodes)).values())),
-    }
+    selector = next(iter(selectors(list(spec.lab.nodes)).values()))
+    options = actor_options(spec.lab.name, "coordinator", selector)
     return ray.remote(Watcher).options(**options).remote(spec)
 
 

@@ -37,7 +37,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An actor: its process and its resident bytes; `state` is running, or silent if it did not answer."""
+    """An actor: its process and its resident bytes; `state` is running, starting or silent (no answer)."""
 
     name: str
     node: str
@@ -115,7 +115,7 @@ def cells(thing: Thing) -> tuple[str, ...]:
     return (
         thing.name,
         thing.version or "-",
-        (thing.problem and "failed") or thing.tier or thing.phase,
+        "failed" if thing.phase == "failed" else thing.tier or thing.phase,
         thing.node,
         format_bytes(thing.nbytes) if thing.nbytes else "-",
         str(thing.leases),

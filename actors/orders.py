@@ -61,5 +61,5 @@ def _undone(coordinator: Coordinator, item: Item, target: Place) -> WorldError:
     if setback is None:
         why = f"{state.home(item)} was ordered meanwhile"
     else:
-        why = f"it stays at {state.home(item)}: {setback.reason} [{setback.code}]"
+        why = f"it stays at {state.home(item)}: {setback}"
     return WorldError("TRC027", f"{name} does not move to {target}; {why}", f"see `tierce story {name}`")

@@ -87,7 +87,6 @@ class Speaking:
 
     pid: int
     rss: int
-    asked: int
     torch: bool
     serves: str
 
@@ -110,7 +109,6 @@ class Role:
 
     def __init__(self, spec: RoleSpec) -> None:
         self.spec = spec
-        self._asked = 0
         self._chat: Chat | None = None
         self._handles: dict[str, Any] = {}
 
@@ -137,7 +135,6 @@ class Role:
             )
         if spec.failure is not None:
             raise spec.failure
-        self._asked += 1
         course = _Course(time.perf_counter())
         chat = await self._load_chat()
         passages = await self._search(ask.question, course)
@@ -260,11 +257,12 @@ class Role:
 
     async def _want(self, deadline_s: float) -> Activation:
         """Have the coordinator bring the adapter up; wait through a coordinator that is restarting."""
-        give_up = time.monotonic() + min(deadline_s, self.spec.want_s)
+        within_s = min(deadline_s, self.spec.want_s)
+        give_up = time.monotonic() + within_s
         while True:
             left_s = give_up - time.monotonic()
             if left_s <= 0:
-                raise WorldError("TRC012", f"{self.spec.item} did not come up in {self.spec.want_s:.0f} s")
+                raise WorldError("TRC012", f"{self.spec.item} did not come up in {within_s:.0f} s")
             try:
                 granted: Activation = await reach(
                     self.actor("coordinator").want.remote(self.spec.item, self.spec.name, left_s),
@@ -280,7 +278,6 @@ class Role:
         return Speaking(
             pid=os.getpid(),
             rss=psutil.Process().memory_info().rss,
-            asked=self._asked,
             torch="torch" in sys.modules,
             serves=self.spec.serves,
         )

@@ -42,7 +42,6 @@ class ShardSpec:
 
     name: str
     lab: str
-    node: str
     embedder: str
     source: str
     tier: Tier
@@ -60,7 +59,6 @@ class Shelved:
     rss: int
     tier: Tier | None
     nbytes: int
-    documents: int
     points: int
     searches: int
     leases: int
@@ -113,8 +111,13 @@ class Shard:
         def encode(texts: list[str]) -> np.ndarray:
             return asyncio.run_coroutine_threadsafe(self._encode(texts), loop).result()
 
-        report = await asyncio.to_thread(ingest, self.spec.source, shelf, encode)
-        await asyncio.to_thread(shelf.checkpoint)
+        try:
+            report = await asyncio.to_thread(ingest, self.spec.source, shelf, encode)
+            await asyncio.to_thread(shelf.checkpoint)
+        except WorldError as error:
+            if error.code == "RAG006":  # it takes no more writes: the next try opens it anew
+                await self._shut()
+            raise
         stats = await asyncio.to_thread(shelf.stats)
         skipped = tuple(map(str, report.skipped))
         return Ingested(stats.documents, report.chunks, report.unchanged, stats.nbytes, skipped)
@@ -213,7 +216,6 @@ class Shard:
             rss=psutil.Process().memory_info().rss,
             tier=stats.tier if stats else None,
             nbytes=stats.nbytes if stats else 0,
-            documents=stats.documents if stats else 0,
             points=stats.points if stats else 0,
             searches=self._searches,
             leases=self._searching,
@@ -232,7 +234,7 @@ class Shard:
             await asyncio.to_thread(shelf.close)
 
     async def close(self) -> None:
-        """Write the index's files down and let go of them; in RAM nothing is left that the lab put there."""
+        """Write the index's files down and let go of them; the lab's own folder in RAM is emptied."""
         async with self._opening:
             await self._let_go()
             await asyncio.to_thread(_clear, Path(self.spec.ram_folder), self.spec.name)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -83,8 +82,8 @@ class Store:
         self.budget = budget
         self.epoch = 0
         self._files: ImageFiles | None = None
-        #: item -> (reference that this process owns, pinned view of the bytes, digest)
-        self._ram: dict[str, tuple[ray.ObjectRef[Any], np.ndarray, str]] = {}
+        #: item -> (reference that this process owns, pinned view of the bytes)
+        self._ram: dict[str, tuple[ray.ObjectRef[Any], np.ndarray]] = {}
         #: items whose file is being built again
         self._mending: set[str] = set()
         self._pool: ProcessPoolExecutor | None = None
@@ -155,7 +154,7 @@ class Store:
                 raise WorldError(
                     "STO004", f"{item} is not in the RAM of {self.node}", "the next beat corrects it"
                 )
-            ref, view, _ = self._ram[item]
+            ref, view = self._ram[item]
             return Offer([ref], view.nbytes, digest)
         files, mended = await self.files(), ""
         try:
@@ -186,24 +185,22 @@ class Store:
                 "put the old files back, or run `tierce down` and `tierce up`",
             )
 
-    async def pull(self, item: str, tier: Tier, offer: Offer, epoch: int) -> float:
-        """Take the offered image into `tier`, verify its digest; return the seconds it took. Idempotent."""
+    async def pull(self, item: str, tier: Tier, offer: Offer, epoch: int) -> None:
+        """Take the offered image into `tier`, verify its digest. Idempotent."""
         self.fence(epoch)
-        began = time.perf_counter()
         if tier is Tier.RAM and item in self._ram:
-            return 0.0
+            return
         image = await offer.refs[0]
+        if tier is Tier.SSD:
+            await asyncio.to_thread((await self.files()).put, item, image, offer.digest)
+            return
         found = await asyncio.to_thread(image_digest, image)
         if found != offer.digest:
             raise WorldError(
                 "STO002", f"{item} arrived at {self.node} with digest {found[:12]}, not {offer.digest[:12]}"
             )
-        if tier is Tier.SSD:
-            await asyncio.to_thread((await self.files()).put, item, image, offer.digest)
-        else:
-            ref = ray.put(image)
-            self._ram[item] = (ref, await ref, offer.digest)
-        return time.perf_counter() - began
+        ref = ray.put(image)
+        self._ram[item] = (ref, await ref)
 
     async def drop(self, item: str, tier: Tier, epoch: int) -> None:
         """Let go of the copy at `tier`; nothing happens if there is none."""
@@ -222,8 +219,8 @@ class Store:
             pid=os.getpid(),
             rss=psutil.Process().memory_info().rss,
             started=self._files is not None,
-            ram={item: view.nbytes for item, (_, view, _) in self._ram.items()},
-            ssd=dict(inventory),
+            ram={item: view.nbytes for item, (_, view) in self._ram.items()},
+            ssd=inventory,
             ssd_free=shutil.disk_usage(where).free,
             ram_total=psutil.virtual_memory().total,
         )

@@ -206,8 +206,8 @@ def _want(state: State, event: Wanted, now_s: float) -> State:
     _known(state, item)
     if event.want in state.wants:
         return state
-    want = Want(event.want, item, state.goal(item), event.deadline_s, now_s)
-    stays = state.leaves.get(item, frozenset()) - {want.place}
+    want = Want(event.want, item, event.deadline_s, now_s)
+    stays = state.leaves.get(item, frozenset()) - {state.goal(item)}
     return replace(
         state,
         wants={**state.wants, want.want: want},

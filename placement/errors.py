@@ -30,8 +30,6 @@ class UserError(TierceError):
 class WorldError(TierceError):
     """The world did not allow it (full disk, lost node, deadline): the same request may succeed later."""
 
-    exit_code = 1
-
 
 class Cold(WorldError):
     """TRC010: the item has no slot in this engine now."""

@@ -106,7 +106,7 @@ def _end_of(move: Move, after: State, item: Item) -> str:
     if after.ready(item, move.to):
         return f"move to {move.to} done"
     setback = after.backoff.get((item, move.to))
-    why = f": {setback.reason} [{setback.code}]" if setback is not None else ""
+    why = f": {setback}" if setback is not None else ""
     return f"move to {move.to} undone{why}"
 
 

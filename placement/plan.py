@@ -79,7 +79,7 @@ def _against_copy(state: State, copy: Copy, now_s: float, limits: Limits) -> Ite
     if spec.kind == "shard" and target.node != spec.durable.node:
         yield f"{item} stays with its log on {spec.durable.node}"
     if (setback := state.blocked(item, target, now_s)) is not None:
-        yield f"the last try failed: {setback.reason} [{setback.code}]"
+        yield f"the last try failed: {setback}"
     yield from _against_target(state, item, target, limits)
 
 

@@ -180,6 +180,6 @@ def _too_late(state: State, want: Want, now_s: float, limits: Limits) -> tuple[s
         copy = Copy("", item, source, goal, state.items[item].nbytes, "")
         told = "; ".join(objections(state, copy, now_s, limits))
         if not told and setback is not None:
-            told = f"the last try failed: {setback.reason} [{setback.code}]"
+            told = f"the last try failed: {setback}"
     waited_s = format_seconds(now_s - want.since_s)
     return "TRC012", f"{item} was not ready at {goal} within {waited_s}: {told or 'its turn had not come'}"

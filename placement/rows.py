@@ -80,9 +80,9 @@ def _phase(state: State, item: Item, now_s: float, *, wanted: bool) -> tuple[str
         return "ready", _away(state, item, now_s)
     setback = state.backoff.get((item, goal))
     if setback is not None and setback.permanent:
-        return "failed", f"{setback.reason} [{setback.code}]"
+        return "failed", str(setback)
     if wanted or (item, goal) in state.replicas:
-        return "warming", f"{setback.reason} [{setback.code}]" if setback else _away(state, item, now_s)
+        return "warming", str(setback) if setback else _away(state, item, now_s)
     if not any(state.ready(item, place) for place, _ in state.at(item)):
         return "lost", f"no copy can be read; its durable copy is at {state.items[item].durable}"
     return "cold", _away(state, item, now_s)
@@ -94,4 +94,4 @@ def _away(state: State, item: Item, now_s: float) -> str:
     if (item, rest) in state.replicas:
         return ""
     setback = state.backoff.get((item, rest))
-    return f"{setback.reason} [{setback.code}]" if setback is not None else no_room(state, item, rest)
+    return str(setback) if setback is not None else no_room(state, item, rest)

@@ -1,7 +1,7 @@
 """A seeded storm around one brain (delay, loss, repetition, dying nodes), then calm, and what is left."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from placement.errors import TierceError
 from placement.invariants import InvariantBroken, check
@@ -41,8 +41,7 @@ class Outcome:
     violations: tuple[str, ...]
     misses: tuple[str, ...]
     stuck: tuple[str, ...]
-    rejected: tuple[str, ...]
-    ended: Mapping[str, str] = field(default_factory=dict)
+    ended: Mapping[str, str]
 
 
 def simulate(
@@ -72,7 +71,6 @@ class Play:
         self._faults = faults
         self._events: list[tuple[float, Event]] = []
         self._commands: list[tuple[float, Command]] = []
-        self._rejected: list[str] = []
         self._asked = 0
         self._pulse_s = 0.0
 
@@ -134,7 +132,6 @@ class Play:
             tuple(self.world.violations),
             tuple(self.world.misses),
             tuple(self._stuck()),
-            tuple(self._rejected),
             dict(self.world.ended),
         )
 
@@ -144,8 +141,7 @@ class Play:
             commands = self.machine.handle(event, self.world.now_s)
         except InvariantBroken:
             raise
-        except TierceError as error:
-            self._rejected.append(str(error))
+        except TierceError:  # an event that cannot be is refused whole: the state is what it was
             return
         check(self.machine.state, self.machine.limits)
         for command in commands:

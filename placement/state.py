@@ -92,11 +92,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A request that needs `item` ready; `place` is where it was to be served when it asked."""
+    """A request that needs `item` ready where it serves."""
 
     want: str
     item: Item
-    place: Place
     deadline_s: float
     since_s: float
 
@@ -118,6 +117,10 @@ class Setback:
     until_s: float
     code: str
     reason: str
+
+    def __str__(self) -> str:
+        """Return `reason [CODE]`."""
+        return f"{self.reason} [{self.code}]"
 
     @property
     def permanent(self) -> bool:

@@ -3,7 +3,10 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [sys.executable, "-c", "import tierce; tierce.main()"]
@@ -26,3 +29,13 @@ def tierce(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=ROOT, env=environment(home), check=False, capture_output=True, text=True
     )
+
+
+def session(leader: int) -> list[int]:
+    """The processes of the session that a process leads or led."""
+    found = []
+    for pid in psutil.pids():
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found

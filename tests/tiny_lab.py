@@ -63,7 +63,7 @@ def build_adapter(base: Path, folder: Path, *, seed: int, rank: int = 4) -> Path
     tuned = get_peft_model(network, settings)
     for name, weight in tuned.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.05)
+            torch.nn.init.normal_(weight, std=0.5)
     tuned.save_pretrained(folder)
     return folder
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -182,7 +182,7 @@ def ask(  # noqa: PLR0913  (one argument for each option)
 
     answer = asyncio.run(talk(running.aio, role, words, settings, show))
     if json:
-        screen.json("ask", question=words, text=answer.text, found=answer.found, end=answer.end)
+        screen.json("ask", **asdict(answer))
         return
     screen.write("")
     show_sources(answer, screen)
@@ -221,11 +221,11 @@ def move(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--to") from error
     running = ctx.obj.labs.connect(lab, address)
-    before = {thing.name: thing for thing in running.ps().things}
+    before = running.ps()
     began_s = time.perf_counter()
     thing = running.move(item, tier, node)
     screen = Screen()
-    screen.tell(move_line(before[thing.name], thing, time.perf_counter() - began_s), "dim")
+    screen.tell(move_line(before.thing(thing.name), thing, time.perf_counter() - began_s), "dim")
     _show_thing(screen, "move", thing, json=json)
 
 
@@ -273,14 +273,7 @@ def demo(
 
 def _show_listing(screen: Screen, listing: Listing, *, json: bool, wide: bool) -> None:
     if json:
-        screen.json(
-            "ps",
-            lab=listing.lab,
-            epoch=listing.epoch,
-            things=listing.things,
-            members=listing.members,
-            spaces=listing.spaces,
-        )
+        screen.json("ps", **asdict(listing))
     else:
         screen.show(listing_tables(listing, wide=wide))
 

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.rule import Rule
 from rich.text import Text
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from actors.client import Lab
 
 RULE_COLUMNS = 79
-SEED = 7
 ROUNDS = 5
 #: Who is asked, and what: one whose adapter rests in VRAM, one in RAM, one on SSD.
 ASKS = (
@@ -144,8 +143,7 @@ class Demo:
 
     async def ask(self, lab: Lab, role: str, question: str) -> None:
         """Ask, and show text, sources and cost. Raises WorldError TRC071 for an empty answer."""
-        options: dict[str, Any] = {"seed": SEED}
-        answer = await talk(lab.aio, role, question, options, lambda text: self.screen.write(text, end=""))
+        answer = await talk(lab.aio, role, question, {}, lambda text: self.screen.write(text, end=""))
         self.screen.write("")
         show_sources(answer, self.screen)
         self.screen.tell(cost_line(answer.end), "dim")
@@ -172,7 +170,7 @@ class Demo:
             times_s.append(time.monotonic())
             self.screen.write(text, "dim", end="")
 
-        await talk(lab.aio, "coder", ASKS[1][2], {"seed": SEED}, hear)
+        await talk(lab.aio, "coder", ASKS[1][2], {}, hear)
         self.screen.write("")
         self.pauses_s.extend(after - before for before, after in pairwise(times_s))
 
@@ -185,17 +183,16 @@ class Demo:
 
     def measure(self, lab: Lab) -> None:
         """Show the cost of each activation by tier, and PEFT's beside it."""
-        from actors.launch import read
-        from actors.sources import resolve
+        from actors.sources import read_lab, resolve
 
         for role in MEASURED:
             repeat(lab, role, ROUNDS)
-        spec = read(self.file)
+        spec = read_lab(self.file)
         root = Path(spec.root)
         loads: dict[str, PeftLoads] = {}
         for role in MEASURED:
-            config = spec.lab.roles[role]
-            base = spec.lab.bases[config.base or next(iter(spec.lab.bases))]
+            config = spec.roles[role]
+            base = spec.bases[config.base or ""]
             with self.screen.err.status(f"PEFT loads {role}"):
                 loads[role] = peft(resolve(root, base.model), resolve(root, config.lora_path), ROUNDS)
         self.screen.show(cost_table(costs(lab.activations()), loads))

@@ -75,7 +75,10 @@ def read_adapter(path: str, base: BaseShape, *, max_rank: int) -> Adapter:
     is skipped, clipped or guessed. A base of another name but the same shapes is a warning.
     """
     root = Path(path)
-    config_text, data = _files(root, base.slot_nbytes(max_rank))
+    try:
+        config_text, data = _files(root, base.slot_nbytes(max_rank))
+    except OSError as error:
+        raise AdapterError("ADP030", f"cannot read {error.filename or root}: {error.strerror}") from error
     config = parse_config(config_text, str(root / CONFIG))
     name = str(root / WEIGHTS)
     header = parse_header(data[:HEAD_NBYTES].tobytes(), data.nbytes, name)

@@ -148,4 +148,4 @@ def _header(file: Path) -> Header:
 
 
 def _is_embedding(key: str) -> bool:
-    return key.split(".")[-2] in {"embed_tokens", "wte", "wpe", "embed_in"}
+    return key.removesuffix(".weight").rpartition(".")[2] in {"embed_tokens", "wte", "wpe", "embed_in"}

@@ -14,7 +14,7 @@ from jinja2.nodes import CallBlock, Node
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
-from actors.lm.base import context_of, read_json
+from actors.lm.base import read_json
 from placement.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,15 +30,12 @@ MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0)))
 class Chat:
     """The tokenizer and chat template of the base in `path`; loads neither torch nor transformers.
 
-    Raises UserError LM010 for a config that does not tell the context, LM011 if the base has no readable
-    tokenizer.json or chat template.
+    Raises UserError LM011 if the base has no readable tokenizer.json or chat template.
     """
 
     def __init__(self, path: str) -> None:
         root = Path(path)
         self.tokenizer = load_tokenizer(path)
-        self.eos = eos_ids(path)
-        self.context = context_of(read_json(root / "config.json"), path)
         settings = read_json(root / "tokenizer_config.json")
         self._specials = {
             key: _content(value) for key, value in settings.items() if key.endswith("_token") and value
@@ -95,7 +92,7 @@ def load_tokenizer(path: str) -> Tokenizer:
     return tokenizer
 
 
-def eos_ids(path: str) -> frozenset[int]:
+def eos_ids(path: str, tokenizer: Tokenizer) -> frozenset[int]:
     """Return the tokens that end an answer.
 
     They are those of generation_config.json, or of config.json where it names none, and the tokenizer's own.
@@ -108,7 +105,7 @@ def eos_ids(path: str) -> frozenset[int]:
     ids = {int(token) for token in (told if isinstance(told, list) else [told]) if token is not None}
     settings = root / "tokenizer_config.json"
     eos = _content(read_json(settings).get("eos_token")) if settings.is_file() else ""
-    spelled = load_tokenizer(path).token_to_id(eos) if eos else None
+    spelled = tokenizer.token_to_id(eos) if eos else None
     return frozenset(ids if spelled is None else ids | {spelled})
 
 

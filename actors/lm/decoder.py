@@ -97,7 +97,8 @@ class Decoder:
         model = Model.load(
             path, device=device, dtype=dtype, slots=slots, max_rank=max_rank, kv_nbytes=kv_nbytes
         )
-        decoder = cls(model, shape, load_tokenizer(path), eos_ids(path), threads)
+        tokenizer = load_tokenizer(path)
+        decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)
         decoder._steps = Steps(model, decoder.eos, decoder._ended, deterministic=deterministic)
         decoder._thread.start()
         decoder._base_probe = decoder._between_steps(lambda: model.probe(0))

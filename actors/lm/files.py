@@ -70,11 +70,7 @@ class ImageFiles:
                 "STO002", f"{item} came with digest {found[:12]}, not {digest[:12]}; nothing was kept"
             )
         file, sidecar = self._paths(item)
-        if (
-            self._told(sidecar) == (image.nbytes, digest)
-            and file.exists()
-            and file.stat().st_size == image.nbytes
-        ):
+        if self._told(sidecar) == (image.nbytes, digest) and self._size(item) is not None:
             return
         self._check_room(item, image.nbytes)
         with _disk(f"write {file}"):
@@ -104,12 +100,6 @@ class ImageFiles:
             )
         return image
 
-    def has(self, item: str) -> bool:
-        """Tell whether `item` is here, by its sidecar and size; the content is not read."""
-        file, sidecar = self._paths(item)
-        told = self._told(sidecar)
-        return told is not None and file.exists() and file.stat().st_size == told[0]
-
     def drop(self, item: str) -> None:
         """Remove `item`; nothing happens if it is not here."""
         file, sidecar = self._paths(item)
@@ -121,8 +111,18 @@ class ImageFiles:
     def inventory(self) -> dict[str, int]:
         """Return the bytes of each item that is here; contents are not read."""
         names = (sidecar.name.removesuffix(".json") for sidecar in sorted(self.root.glob("*.json")))
-        items = (name for name in names if ITEM.fullmatch(name) and self.has(name))
-        return {item: self._paths(item)[0].stat().st_size for item in items}
+        sizes = {name: self._size(name) for name in names if ITEM.fullmatch(name)}
+        return {name: size for name, size in sizes.items() if size is not None}
+
+    def _size(self, item: str) -> int | None:
+        """Return the bytes of an item as its sidecar and its file agree on them; None if it is not here."""
+        file, sidecar = self._paths(item)
+        told = self._told(sidecar)
+        try:
+            nbytes = file.stat().st_size
+        except FileNotFoundError:
+            return None
+        return nbytes if told is not None and told[0] == nbytes else None
 
     def _clean(self) -> None:
         self.quarantine.mkdir(exist_ok=True)

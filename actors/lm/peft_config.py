@@ -123,12 +123,16 @@ def _targets(fields: Mapping[str, object], name: str) -> Targets:
 def _names(fields: Mapping[str, object], field: str, name: str) -> str | tuple[str, ...]:
     """Return the pattern or the names that `field` holds; () if it holds none."""
     told = fields.get(field) or []
-    if isinstance(told, str):
+    if isinstance(told, str) and field != "layers_pattern":
         return _compiled(told, field, name)
+    if isinstance(told, str):
+        told = [told]
     if not isinstance(told, list) or not all(isinstance(each, str) for each in told):
         raise AdapterError("ADP002", f"{name}: {field} is {told!r}, neither a pattern nor a list of names")
-    patterns = field == "layers_pattern"
-    return tuple(_compiled(each, field, name) if patterns else each for each in told)
+    if field == "layers_pattern":
+        for each in told:
+            _compiled(rf"(?:^|.*?\.){each}\.(?P<layer>\d+)\.", field, name)
+    return tuple(told)
 
 
 def _rank(field: str, value: object, name: str) -> int:
@@ -183,7 +187,7 @@ def _pattern(fields: Mapping[str, object], field: str, name: str) -> dict[str, o
     if not isinstance(pattern, dict):
         raise AdapterError("ADP002", f"{name}: {field} is not an object")
     for key in pattern:
-        _compiled(key, field, name)
+        _compiled(rf"(.*\.)?({key})$", field, name)
     return pattern
 
 

@@ -281,7 +281,7 @@ def _typed(directory: Path) -> Iterator[None]:
         raise
     except BaseException as error:
         raise WorldError(
-            "RAG006", f"the engine failed in {directory}: {error}", "reopen the shard"
+            "RAG006", f"the engine failed in {directory}: {error}", "ask again in a moment"
         ) from error
 
 

@@ -13,6 +13,7 @@ from actors.rag.chunk import CHUNKER, Chunk, chunk_document
 from actors.rag.oplog import Vectors
 from actors.rag.shelf import Shelf
 from placement.errors import UserError
+from placement.units import format_bytes
 
 SUFFIXES = {".txt", ".md"}
 MAX_NBYTES = 64 << 20
@@ -140,7 +141,9 @@ def _read(path: Path, name: str, root: Path) -> Document | Skipped:
         if not stat.S_ISREG(status.st_mode):
             return Skipped(name, "DOC011", "not a regular file")
         if status.st_size > MAX_NBYTES:
-            return Skipped(name, "DOC010", f"{status.st_size} bytes, {MAX_NBYTES} are the most")
+            return Skipped(
+                name, "DOC010", f"{format_bytes(status.st_size)}, {format_bytes(MAX_NBYTES)} are the most"
+            )
         text = _decode(path.read_bytes())
     except OSError as error:
         return Skipped(name, "DOC011", f"cannot be read: {error.strerror}")

@@ -152,7 +152,7 @@ class Oplog:
         then none of them was acknowledged, and none will reappear unless the sync itself failed.
         """
         if self._failed:
-            raise WorldError("RAG006", f"{self.path} took no more writes: {self._failed}", "reopen the shard")
+            raise WorldError("RAG006", f"{self.path} took no more writes: {self._failed}", "run `tierce up`")
         data = b"".join(_frame(self.seq + 1 + i, _body(op)) for i, op in enumerate(ops))
         try:
             written = 0

@@ -28,20 +28,17 @@ SEAL_POINTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A shard now; `nbytes` is the index's room in its tier, `log_nbytes` that of the durable log."""
+    """A shard now; `nbytes` is the index's room in its tier."""
 
     documents: int
     points: int
     nbytes: int
-    log_nbytes: int
     seq: int
     digest: str
     tier: Tier
     index_dir: str
     #: Why the index was built anew at open; "" if it was loaded.
     rebuilt: str
-    #: Bytes of an unacknowledged write that open cut off the log.
-    torn_nbytes: int
 
 
 class Shelf:
@@ -186,13 +183,11 @@ class Shelf:
                 documents=len(self._catalog.documents),
                 points=self._catalog.points,
                 nbytes=self._index.nbytes(),
-                log_nbytes=self._log.nbytes,
                 seq=self._log.seq,
                 digest=self._catalog.digest(),
                 tier=self._index.tier,
                 index_dir=str(self._index.directory),
                 rebuilt=self._rebuilt,
-                torn_nbytes=self._log.torn.nbytes if self._log.torn else 0,
             )
 
     def close(self) -> None:
@@ -242,7 +237,7 @@ class Shelf:
             bare = [hit.id for hit in hits if not hit.payload]
             if bare:
                 where = f"point {bare[0]} in {self._index.directory}"
-                raise WorldError("RAG006", f"{where} has lost its text", "reopen the shard")
+                raise WorldError("RAG006", f"{where} has lost its text", "ask again in a moment")
         except WorldError as error:
             self._distrusted = True
             try:
@@ -261,7 +256,7 @@ class Shelf:
             self._apply(op)
         except WorldError as error:
             self._failed = f"operation {self._log.seq} is safe in the log but failed in the index: {error}"
-            raise WorldError("RAG006", f"shard {self.name}: {self._failed}", "reopen the shard") from error
+            raise WorldError("RAG006", f"shard {self.name}: {self._failed}", "run `tierce up`") from error
         self._unsynced += len(op.chunks) if isinstance(op, Put) else 1
         if self._unsynced >= CHECKPOINT_POINTS:
             self._checkpoint()
@@ -326,7 +321,7 @@ class Shelf:
     def _check_writable(self) -> None:
         if self._failed:
             raise WorldError(
-                "RAG006", f"shard {self.name} takes no writes: {self._failed}", "reopen the shard"
+                "RAG006", f"shard {self.name} takes no writes: {self._failed}", "run `tierce up`"
             )
 
     def _passage(self, hit: Hit) -> Passage:

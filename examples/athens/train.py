@@ -207,7 +207,6 @@ def train_adapter(texts: Path, role: str, minutes: float, *, compiled: bool, aut
     trainable = [tensor for tensor in model.parameters() if tensor.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=ADAPTER_LR, betas=(0.9, 0.98), weight_decay=0.01)
     plan = Plan(2_000, minutes, 1_024, every=60, patience=6, compiled=compiled, autocast=autocast)
-    best = text_loss(model, watch[domain.name])
     best = fit(
         model,
         [optimizer],
@@ -215,7 +214,7 @@ def train_adapter(texts: Path, role: str, minutes: float, *, compiled: bool, aut
         watch,
         plan,
         keep=lambda: save_adapter(model, role),
-        best=best,
+        best=before,
     )
     print(f"{role}: watched loss {before:.4f} with the base, {best:.4f} with the adapter")
 

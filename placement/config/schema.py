@@ -135,7 +135,7 @@ class Role(Entry):
     lora_path: Text = Field(description="Directory, Hugging Face id or URL of the adapter; it is only read.")
     location: Home = Field(description="The tier where the adapter rests: VRAM, RAM, SSD (or disk), network.")
     node: Text | None = Field(None, description="The node where it rests; default: the node of its base.")
-    description: str = Field("", description="What the role is for; shown in lists and used for routing.")
+    description: str = Field("", description="What the role is for, in a sentence for people.")
     persona: Persona = Field("", description="The system prompt of the role.")
     persona_file: Text | None = Field(None, description="A text file that holds the persona instead.")
     rag: tuple[Annotated[RagUse, BeforeValidator(_rag_use)], ...] = Field(

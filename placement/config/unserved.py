@@ -42,8 +42,7 @@ def _unserved(lab: Lab) -> Iterator[tuple[Path, str]]:
             yield ("rag", name, "location"), f": {shard.location}"
         if shard.path is not None and shard.source is None:
             yield ("rag", name, "path"), " without source"
-    served = {"want_deadline_s": lab.policy.want_deadline_s}
-    if lab.policy != Policy.model_construct(**(Policy().__dict__ | served)):
+    if lab.policy != Policy().model_copy(update={"want_deadline_s": lab.policy.want_deadline_s}):
         yield ("policy",), ", want_deadline excepted"
     if lab.serve != Serve():
         yield ("serve",), ""

@@ -17,9 +17,7 @@ ITEM = "coder@1"
 @pytest.fixture
 async def engine(parts):
     """An engine of the tiny base with two slots."""
-    spec = EngineSpec(
-        "base", "desk", str(parts / "base"), "cpu", "float32", 2, 8, 8 << 20, 1, deterministic=False
-    )
+    spec = EngineSpec("base", str(parts / "base"), "cpu", "float32", 2, 8, 8 << 20, 1, deterministic=False)
     engine = Engine(spec)
     await engine.start()
     yield engine

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from actors.errors import Broken, Unreachable
@@ -150,11 +151,14 @@ def test_a_coordinator_killed_in_the_middle_of_a_move_finishes_it(lab):
 
 
 def test_a_coordinator_killed_while_roles_answer_is_not_missed(lab, kill):
-    """A warm ask makes no call to the coordinator: it is answered while the coordinator is dead."""
+    """A warm ask is answered while the coordinator is dead; the next one knows the homes and the pins."""
     words = lab.ask("philosopher", "Who?").text
+    lab.pin("philosopher")
     kill(lab, "coordinator")
     assert lab.ask("philosopher", "Who?").text == words
     until(lambda: lab.ps().thing("philosopher").tier == "VRAM(cpu)")
+    assert lab.ps().thing("philosopher").pinned
+    lab.unpin("philosopher")
 
 
 def test_a_damaged_image_is_set_aside_and_built_again(lab, folder_of):
@@ -173,9 +177,52 @@ def test_a_damaged_image_is_set_aside_and_built_again(lab, folder_of):
     assert any("built again from its source" in line.text for line in lab.story("artist"))
 
 
+def test_a_deleted_image_is_built_again_though_nobody_asks(lab, folder_of):
+    """A beat that misses a durable copy has it built from its source."""
+    image = next((folder_of(lab.name) / "ssd" / "adapters").glob("artist@*.safetensors"))
+    image.unlink()
+    until(lambda: any("its file was gone; built again" in line.text for line in lab.story("artist")))
+    assert image.exists()
+
+
+def test_a_killed_embedder_encodes_again(lab, kill):
+    """Kill -9 of the Embedder: a role that needs it is answered as soon as it is back."""
+    kill(lab, "embedder:desk")
+
+    def answers():
+        try:
+            return lab.ask("philosopher", "When did the wall fall?").citations[0].document == "war.md"
+        except Unreachable:
+            return False
+
+    until(answers)
+
+
 def _edit(folder, **changes):
     file = folder / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _tensors(folder, change):
+    file = folder / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def _wrong_base(folder):
+    """Make it an adapter of a base that is wider than ours."""
+    _tensors(
+        folder,
+        lambda state: {
+            name: torch.cat([weight, weight], 1).contiguous() if "lora_A" in name else weight
+            for name, weight in state.items()
+        },
+    )
+
+
+def _match_nothing(folder):
+    _tensors(
+        folder, lambda state: {name.replace("layers", "blocks"): weight for name, weight in state.items()}
+    )
 
 
 def _silence(folder):
@@ -194,6 +241,8 @@ SPOILT = {
     "foreign": (lambda folder: _edit(folder, peft_type="IA3"), "ADP023"),
     "misfit": (lambda folder: _edit(folder, r=7), "ADP019"),
     "silent": (_silence, "ADP037"),
+    "wrong-base": (_wrong_base, "ADP024"),
+    "zero-match": (_match_nothing, "ADP021"),
 }
 
 

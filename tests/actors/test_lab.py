@@ -1,15 +1,18 @@
 """A lab on a real Ray: asks, tiers, moves, pins, and what is refused."""
 
 import asyncio
+import re
 import time
 
 import pytest
+import ray
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.answer import End, Found, Piece
 from actors.errors import NotAllowed, UnknownName
 from placement.errors import TierceError, UserError
+from tests.tiny_lab import FILE
 
 pytestmark = pytest.mark.ray
 
@@ -49,11 +52,25 @@ def test_each_item_comes_up_where_the_file_says(lab):
     assert all(not thing.problem for thing in lab.ps().things)
 
 
-def test_each_role_says_what_peft_says(lab, parts):
-    """Through the whole lab, greedy text in fp32 equals PEFT's own for the same prompt."""
-    for role, persona in (("coder", "You code."),):
+PERSONAS = {"philosopher": "You think.", "coder": "You code.", "artist": "You sing."}
+
+
+def test_each_role_says_what_peft_says_alone_and_in_one_batch(make_lab, parts, folder_of):
+    """Through the whole lab, greedy text in fp32 equals PEFT's own for each of three roles."""
+    text = FILE.format(name="bare", root=folder_of("bare"), parts=parts, idle="10min", slots=3)
+    lab = make_lab("bare", text=re.sub(r" rag: \[\w+\],", "", text))
+    due = {}
+    for role, persona in PERSONAS.items():
         messages = [{"role": "system", "content": persona}, {"role": "user", "content": "Who are you?"}]
-        assert lab.ask(role, "Who are you?").text == peft_answer(parts, role, messages, 12)
+        due[role] = peft_answer(parts, role, messages, 12)
+    assert len(set(due.values())) == 3
+    assert {role: lab.ask(role, "Who are you?").text for role in due} == due
+
+    async def together():
+        answers = await asyncio.gather(*(lab.aio.ask(role, "Who are you?") for role in due))
+        return dict(zip(due, (answer.text for answer in answers), strict=True))
+
+    assert asyncio.run(together()) == due
 
 
 def test_roles_asked_at_once_answer_as_they_do_alone(lab):
@@ -200,6 +217,8 @@ def test_a_role_process_has_no_torch(lab):
     rss = {member.name: member.rss for member in lab.ps().members}
     assert rss["role:coder"] < rss["engine:small"] / 2
     assert rss["coordinator"] < rss["engine:small"] / 2
+    report = ray.get(ray.get_actor("role:coder", namespace=lab.name).beat.remote())
+    assert not report.torch
 
 
 def test_up_again_changes_nothing(lab, make_lab):

@@ -1,6 +1,7 @@
 """What each command asks of the lab, and what it writes: data to stdout, progress to stderr."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -25,6 +26,13 @@ def test_ps_has_a_row_for_each_thing(tierce):
     assert philosopher[:5] == ["philosopher", "3fa9c1d2b0aa", "VRAM(cpu)", "local", "1.7 MiB"]
     assert philosopher[5:] == ["1", "2s ago", "-", "1", "7", "VRAM(cpu)"]
     assert coder[7] == "pinned"
+
+
+def test_ps_says_when_an_item_unloads_and_what_failed(tierce, lab):
+    """An idle item shows its time left; one with a problem shows `failed` as its tier."""
+    lab.things = (replace(lab.things[1], pinned=False, phase="failed", problem="no weights [ADP002]"),)
+    row = table(tierce("ps").out)[1]
+    assert (row[2], row[7]) == ("failed", "10min")
 
 
 def test_ps_wide_adds_copies_actors_and_room(tierce):

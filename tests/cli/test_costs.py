@@ -31,7 +31,7 @@ def test_costs_are_summed_up_by_adapter_and_source():
 
 def test_peft_stands_below_the_same_adapter(capsys):
     """Each tier's row says how many times as long PEFT takes; PEFT's own row stands below them."""
-    load = PeftLoads(base="b", adapter="c", times=5, wrap_s=0.3, median_s=0.12, min_s=0.1, max_s=0.2)
+    load = PeftLoads(times=5, median_s=0.12, min_s=0.1, max_s=0.2)
     Screen().show(cost_table(costs(ACTIVATIONS), {"coder": load}))
     _, ram, ssd, below, artist = capsys.readouterr().out.splitlines()
     assert ram.split()[:3] == ["coder", "RAM", "3"]

@@ -1,5 +1,6 @@
 """Each exit code, by the very path that a shell takes."""
 
+import json
 import os
 import pickle
 import signal
@@ -124,6 +125,9 @@ def test_a_file_with_ten_mistakes_shows_all_ten(tmp_path, capsys, command):
     assert said.count("^") == 10
     assert "did you mean 'VRAM'?" in said
     assert "Traceback" not in said
+    with pytest.raises(SystemExit):
+        run([command, str(file), "--json"])
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 10
 
 
 def test_debug_lets_the_error_out(labs, lab):

@@ -1,22 +1,12 @@
 """`tierce demo`, as `make demo` runs it: the example lab, the trained adapters, from up to down."""
 
-import os
 import re
 
-import psutil
 import pytest
 
-from tests.shell import tierce
+from tests.shell import session, tierce
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-
-
-def leader(pid: int) -> int:
-    """The leader of a process's session; -1 if the process is gone."""
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return -1
 
 
 @pytest.fixture(scope="module")
@@ -46,4 +36,4 @@ def test_the_demo_shows_everything_and_succeeds(demo):
 def test_the_demo_leaves_no_process(demo):
     """What it says it ended is gone: no process is left in the session of its Ray."""
     (pid,) = re.findall(r"actors and Ray (\d+) ended", demo.stderr)
-    assert [each for each in psutil.pids() if leader(each) == int(pid)] == []
+    assert session(int(pid)) == []

@@ -99,6 +99,7 @@ def test_the_digest_is_of_the_content(world, damaged):
         ({"r": 4}, "ADP019"),
         ({"rank_pattern": {"v_proj": 5}}, "ADP019"),
         ({"rank_pattern": {"(": 8}}, "ADP002"),
+        ({"rank_pattern": {"(?i)q_proj": 8}}, "ADP002"),
         ({"alpha_pattern": [1]}, "ADP002"),
     ],
 )

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from actors.lm.chat import Chat, eos_ids
+from actors.lm.chat import Chat, eos_ids, load_tokenizer
 from placement.errors import UserError
 
 EOS = 2
@@ -86,10 +86,10 @@ def test_end_tokens_come_from_the_model_and_its_tokenizer(world, tmp_path):
     """generation_config.json, or else config.json, and the tokenizer tell which tokens end an answer."""
     base = shutil.copytree(world.base, tmp_path / "base")
     (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 5]}))
-    assert eos_ids(str(base)) == {0, 5, EOS}
+    tokenizer = load_tokenizer(str(base))
+    assert eos_ids(str(base), tokenizer) == {0, 5, EOS}
     (base / "generation_config.json").unlink()
-    assert eos_ids(str(base)) == {EOS}
-    assert Chat(str(base)).context == 1024
+    assert eos_ids(str(base), tokenizer) == {EOS}
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "chat_template.jinja"])

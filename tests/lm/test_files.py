@@ -47,7 +47,6 @@ def test_what_was_put_comes_back_after_a_restart(files):
     again = opened_again(files)
     assert np.array_equal(again.get(ITEM), IMAGE)
     assert again.inventory() == {ITEM: 5000}
-    assert again.has(ITEM)
 
 
 def test_putting_twice_writes_once(files):
@@ -108,7 +107,7 @@ def test_an_item_with_a_broken_sidecar_is_not_here(files, content):
     """Whatever a sidecar holds, inventory and has do not fail, and do not count the item."""
     (files.root / f"{ITEM}.json").write_text(content)
     assert files.inventory() == {}
-    assert not files.has(ITEM)
+    assert ITEM not in files.inventory()
 
 
 def test_a_sidecar_tells_size_and_digest(files):

@@ -192,7 +192,7 @@ async def test_a_request_that_waits_for_room_has_its_deadline_too(own):
     first = own.generate(ask(count=100))
     await anext(first)
     second = asyncio.create_task(heard(own, ask(count=100, deadline_s=0.0)))
-    with pytest.raises(WorldError) as late:
+    with pytest.raises(WorldError, match="after 0 tokens") as late:
         await second
     assert late.value.code == "LM003"
     await first.aclose()

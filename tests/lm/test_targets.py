@@ -90,6 +90,7 @@ def test_modules_that_the_config_does_not_name_are_refused(world, damaged, field
         {"target_modules": ["q_proj"], "layers_to_transform": ["1"]},
         {"target_modules": ["q_proj"], "layers_pattern": "layers"},
         {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": "("},
+        {"target_modules": ["q_proj"], "layers_to_transform": 1, "layers_pattern": ["(?P<layer>x)"]},
     ],
 )
 def test_targets_that_mean_nothing_are_refused(fields):

@@ -402,10 +402,21 @@ def test_registering_again_with_a_new_home_beats_an_older_order():
 
 
 def test_registering_again_with_another_size_counts_the_new_size():
-    """The index of bytes follows the spec."""
+    """The index of bytes follows the spec, and nobody has used the item by that."""
     lab = passive(A)
+    lab.now_s = 5.0
     lab.tell(Registered(replace(A, nbytes=7), (SSD,)))
     assert lab.state.used(SSD) == 7
+    assert lab.state.uses[A.item] == 0.0
+
+
+def test_registering_again_keeps_an_ordered_unpin():
+    """The file says what it said before, so the order counts."""
+    spec = replace(A, pinned=True)
+    lab = passive(spec)
+    lab.tell(PinSet(A.item, False, "user"))
+    lab.tell(Registered(spec, (SSD,)))
+    assert not lab.state.pinned(A.item)
 
 
 def test_a_failed_move_is_rolled_back():

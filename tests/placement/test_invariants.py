@@ -66,7 +66,7 @@ BROKEN = {
         s, spots={**s.spots, A.item: (*s.spots[A.item], ATTIC_RAM)}
     ),
     "bytes are counted wrong": lambda s: replace(s, shelves={**s.shelves, RAM: {A.item: 3}}),
-    "a want for nobody": lambda s: replace(s, wants={"w": Want("w", NOBODY, VRAM, 1.0, 0.0)}),
+    "a want for nobody": lambda s: replace(s, wants={"w": Want("w", NOBODY, 1.0, 0.0)}),
     "a pin of nobody": lambda s: replace(s, pins=frozenset({NOBODY})),
     "an item without a last use": lambda s: replace(s, uses={}),
     "a move that is done": lambda s: replace(s, moves={A.item: Move(RAM, None, "user", 9.0)}),

@@ -366,6 +366,16 @@ def test_a_slot_that_was_lost_is_taken_again_at_once_whatever_was_refused_before
     assert moves(lab.want(A)) == [(A.item, RAM, VRAM)]
 
 
+def test_an_order_that_clears_nothing_leaves_the_old_replica():
+    """What was settled before a restart sends nobody away again."""
+    spec = role("a", home=VRAM)
+    lab = Lab().join()
+    lab.do(lab.register(spec))
+    lab.now_s += 10
+    lab.do(lab.tell(MoveOrdered(spec.item, RAM, "user", clears=False)))
+    assert lab.state.spots[spec.item] == (RAM, SSD, VRAM)
+
+
 def test_moving_to_where_it_is_already_does_nothing():
     """No commands, no open move."""
     spec = role("a", home=RAM)
@@ -389,6 +399,7 @@ def test_a_want_keeps_the_engine_replica_of_an_item_that_is_moved_away():
     lab.now_s += 10
     (begun,) = lab.tell(MoveOrdered(spec.item, RAM, "user"))
     assert moves(lab.want(spec)) == [("w1", "Grant")]
+    lab.now_s += lab.limits.hold_s
     assert lab.tell(Copied(begun.op, spec.nbytes, 0.1)) == []
     assert lab.phase(spec, VRAM) == "ready"
 

@@ -29,6 +29,14 @@ def test_running_it_again_changes_nothing(source, shelf, hashed):
     assert shelf.stats() == before
 
 
+def test_a_file_that_is_too_large_is_skipped_with_both_sizes(source, monkeypatch):
+    """DOC010 names what the file has and what it may have; nothing of it is read."""
+    monkeypatch.setattr("actors.rag.ingest.MAX_NBYTES", 10)
+    skipped = list(read_documents(source))
+    assert [each.code for each in skipped] == ["DOC010", "DOC010"]
+    assert "10 B are the most" in str(skipped[0])
+
+
 def test_changed_new_and_deleted_files_are_followed(source, shelf, hashed, ask):
     """The shard becomes what the directory is."""
     ingest(source, shelf, hashed.encode)

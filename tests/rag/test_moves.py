@@ -126,6 +126,9 @@ def test_sealing_quantises_what_was_written_on_ssd(wide, ram):
     assert list(home.rglob("quantized.data"))
     assert sorted(path.name for path in ram.iterdir()) == ["index", "log"]
     assert shelf.search(vectors[77], 1)[0].text == "passage 77"
+    shelf.rehome(ram / "ram", Tier.RAM)
+    assert not shelf.seal()
+    assert shelf.stats().tier is Tier.RAM
 
 
 def test_a_move_to_an_unfit_directory_changes_nothing(shelf, put, ask, ram, tmp_path):
