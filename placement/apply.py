@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from placement.beat import observe
 from placement.change import (
-    bytes_at,
     end_ops,
     expire_ops,
     fail_for_good,
@@ -14,7 +13,7 @@ from placement.change import (
     set_back,
     without,
 )
-from placement.errors import UserError, WorldError
+from placement.errors import UserError
 from placement.messages import (
     Answer,
     Beat,
@@ -35,13 +34,18 @@ from placement.messages import (
     Registered,
     Removed,
     Tick,
+    UnloadOrdered,
     Wanted,
     WantEnded,
+    WarmOrdered,
 )
-from placement.orders import move, pin, roll_back
-from placement.state import Item, Limits, Node, Op, Place, Replica, State, Want
-from placement.tiers import Tier
+from placement.orders import arrive, is_done, obey, roll_back
+from placement.pressure import is_overfull, press
+from placement.roster import register, remains, retire
+from placement.routes import setback
+from placement.state import NETWORK, Item, Limits, Node, Op, Replica, State, Want
 from placement.units import format_seconds
+from placement.warmth import expire, follow, settle
 
 
 def apply(state: State, event: Event, now_s: float, limits: Limits) -> State:
@@ -59,22 +63,19 @@ def apply(state: State, event: Event, now_s: float, limits: Limits) -> State:
                 raise UserError("TRC021", f"cannot lose {node}: no such node")
             state = lose_node(state, node, reason, now_s) if state.alive(node) else state
         case Registered():
-            state = _register(state, event, now_s)
+            state = register(state, event, now_s, limits)
         case Removed(item):
             _known(state, item)
-            state = _retire(state, item)
+            state = retire(state, item)
         case Wanted():
             state = _want(state, event, now_s)
         case WantEnded(want):
             state = replace(state, wants=without(state.wants, want))
         case Beat():
-            state = observe(state, event, now_s)
-        case MoveOrdered(item):
+            state = observe(state, event, now_s, limits)
+        case MoveOrdered(item) | PinSet(item) | WarmOrdered(item) | UnloadOrdered(item):
             _known(state, item)
-            state = move(state, event, now_s, limits)
-        case PinSet(item):
-            _known(state, item)
-            state = pin(state, event)
+            state = obey(state, event, now_s, limits)
         case Tick():
             state = _tick(state, now_s, limits)
         case _:
@@ -101,7 +102,8 @@ def begin(state: State, command: Command, now_s: float, limits: Limits) -> State
                 uses={**state.uses, item: now_s},
                 holds={**state.holds, item: now_s + limits.hold_s},
             )
-            return put(state, {(item, place): replace(state.replicas[item, place], used_s=now_s)})
+            state = put(state, {(item, place): replace(state.replicas[item, place], used_s=now_s)})
+            return follow(state, [item], now_s, limits)
         case Refuse(want):
             return replace(state, wants=without(state.wants, want))
 
@@ -114,6 +116,8 @@ def _known(state: State, item: Item) -> None:
 
 
 def _join(state: State, event: NodeJoined, now_s: float) -> State:
+    if event.node == NETWORK.node:
+        raise UserError("TRC021", f"{event.node} is no node: it is where addresses lead")
     foreign = sorted(str(place) for place in event.rooms if place.node != event.node)
     if foreign:
         raise UserError(
@@ -140,65 +144,13 @@ def _join(state: State, event: NodeJoined, now_s: float) -> State:
         },
         over=state.over | set(event.rooms),
     )
-    ops = [state.replicas[key].op for key in shut]
-    return put(end_ops(state, ops), shut)
-
-
-def _register(state: State, event: Registered, now_s: float) -> State:
-    spec, item = event.spec, event.spec.item
-    _check_spec(event)
-    if item in state.retired:
-        raise WorldError(
-            "TRC025", f"{item} is still being removed", "try again when it is gone from `tierce ps`"
-        )
-    old = state.items.get(item)
-    if old is not None and old.home != spec.home:
-        state = replace(state, homes=without(state.homes, item), moves=without(state.moves, item))
-    if old is None or old.pinned != spec.pinned:
-        state = replace(state, pins=state.pins | {item} if spec.pinned else state.pins - {item})
     state = replace(
         state,
-        items={**state.items, item: spec},
-        uses={item: now_s, **state.uses},
-        backoff={key: setback for key, setback in state.backoff.items() if key[0] != item},
-        strangers={place: without(others, item) for place, others in state.strangers.items()},
+        gauges={place: gauges for place, gauges in state.gauges.items() if place in state.rooms},
+        pressed={place: at_s for place, at_s in state.pressed.items() if place in state.rooms},
     )
-    for place in state.spots.get(item, ()):
-        shelf = {**state.shelves[place], item: bytes_at(state, item, place)}
-        state = replace(state, shelves={**state.shelves, place: shelf})
-    held = {
-        (item, place): Replica("ready", now_s, now_s)
-        for place in event.at
-        if (item, place) not in state.replicas
-        and (place == spec.durable or (state.alive(place.node) and place in state.rooms))
-    }
-    return put(replace(state, over=state.over | set(state.spots.get(item, ())) | set(event.at)), held)
-
-
-def _check_spec(event: Registered) -> None:
-    spec = event.spec
-    places = [place for place in (spec.home, spec.unload_to, *event.at) if place is not None]
-    wrong = ""
-    if spec.durable.tier is not Tier.SSD or spec.durable not in event.at:
-        wrong = f"it has no durable copy at {spec.durable}"
-    elif spec.kind == "shard" and spec.durable in (spec.home, spec.unload_to):
-        wrong = f"a shard's log {spec.durable} is not a place to serve from"
-    elif any(place.tier is Tier.VRAM and place != spec.serves_at for place in places):
-        wrong = f"its only VRAM place is {spec.serves_at or 'none'}"
-    elif spec.nbytes < 0:
-        wrong = f"its size is {spec.nbytes} bytes"
-    if wrong:
-        raise UserError("TRC024", f"cannot register {spec.item}: {wrong}")
-
-
-def _retire(state: State, item: Item) -> State:
-    return replace(
-        state,
-        retired=state.retired | {item},
-        pins=state.pins - {item},
-        moves=without(state.moves, item),
-        leaves=without(state.leaves, item),
-    )
+    ops = [state.replicas[key].op for key in shut]
+    return put(end_ops(state, ops), shut)
 
 
 def _want(state: State, event: Wanted, now_s: float) -> State:
@@ -213,6 +165,7 @@ def _want(state: State, event: Wanted, now_s: float) -> State:
         wants={**state.wants, want.want: want},
         uses={**state.uses, item: now_s},
         leaves={**state.leaves, item: stays} if item in state.leaves else state.leaves,
+        unloads=without(state.unloads, item),
     )
 
 
@@ -231,8 +184,12 @@ def _answered(state: State, answer: Answer, now_s: float, limits: Limits) -> Sta
             if not permanent:
                 return set_back(state, item, place, now_s, limits, (code, reason))
             state = fail_for_good(state, item, place, (code, reason))
-            failed = item in state.moves and state.moves[item].to == place
-            return roll_back(state, item) if failed else state
+            ordered = state.moves.get(item)
+            if ordered is None or place not in (ordered.to, ordered.landing):
+                return state
+            if place != ordered.to:
+                state = set_back(state, item, ordered.to, now_s, limits, (code, reason))
+            return roll_back(state, item)
         case Drop(_, item, place), Dropped():
             state = put(state, {(item, place): None})
             return replace(state, settled={**state.settled, place: now_s})
@@ -257,11 +214,12 @@ def _tick(state: State, now_s: float, limits: Limits) -> State:
     for item, ordered in state.moves.items():
         if now_s >= ordered.deadline_s:
             why = f"it was not at {ordered.to} within {format_seconds(limits.move_s)}"
-            if (last := state.backoff.get((item, ordered.to))) is not None:
+            if (last := setback(state, item, ordered.to)) is not None:
                 why += f", {last.reason}"
             state = set_back(state, item, ordered.to, now_s, limits, ("TRC012", why))
             state = roll_back(state, item)
     stale_s = now_s - 2 * limits.backoff_max_s
+    state = press(expire(state, now_s), state.rooms, now_s, limits)
     return replace(
         state,
         holds={item: until_s for item, until_s in state.holds.items() if now_s < until_s},
@@ -273,25 +231,20 @@ def _tidy(state: State) -> State:
     """Return the state without orders that are done, items that are gone and places that fit again."""
     complete = state.seen.keys() >= state.rooms.keys()
     for item in sorted(state.retired) if complete else ():
-        log = state.items[item].durable if state.items[item].kind == "shard" else None
         in_flight = any(running.command.item == item for running in state.ops.values())
-        if set(state.spots.get(item, ())) <= {log} and not in_flight and not state.wanted(item):
+        if (
+            set(state.spots.get(item, ())) <= remains(state, item)
+            and not in_flight
+            and not state.wanted(item)
+        ):
             state = forget(state, item)
-    done = [item for item, ordered in state.moves.items() if state.ready(item, ordered.to)]
-    if done:
-        state = replace(state, moves=without(state.moves, *done))
+    for item in [item for item in state.moves if is_done(state, item)]:
+        state = arrive(state, item)
+    if state.warms or state.unloads:
+        state = settle(state)
     if state.leaves:
         left = {item: places & set(state.spots.get(item, ())) for item, places in state.leaves.items()}
         state = replace(state, leaves={item: places for item, places in left.items() if places})
     if state.over:
-        state = replace(state, over=frozenset(place for place in state.over if overfull(state, place)))
+        state = replace(state, over=frozenset(place for place in state.over if is_overfull(state, place)))
     return state
-
-
-def overfull(state: State, place: Place) -> bool:
-    """Tell whether a place holds more bytes or more seats than it has."""
-    room = state.rooms.get(place)
-    if room is None:
-        return False
-    seats = any(state.seated(place, base) > count for base, count in room.seats.items())
-    return seats or state.used(place) > room.capacity

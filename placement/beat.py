@@ -7,12 +7,14 @@ from dataclasses import replace
 from placement.change import end_ops, put, without
 from placement.errors import UserError
 from placement.messages import Beat, Seen
-from placement.state import Item, Node, Place, Replica, State
+from placement.pressure import press
+from placement.state import Gauge, Item, Limits, Node, Place, Replica, State
+from placement.warmth import follow
 
 Changes = dict[tuple[Item, Place], Replica | None]
 
 
-def observe(state: State, beat: Beat, now_s: float) -> State:
+def observe(state: State, beat: Beat, now_s: float, limits: Limits) -> State:
     """Return the state after a beat; places that it does not list are left alone.
 
     An answer older than what we know changes nothing: a replica or an op that began after the beat was asked
@@ -46,8 +48,17 @@ def observe(state: State, beat: Beat, now_s: float) -> State:
         seen={**state.seen, **dict.fromkeys(fresh, beat.asked_s)},
         over=state.over | set(fresh),
         strangers={place: items for place, items in strangers.items() if items},
+        gauges=_measure(state, beat, fresh),
     )
-    return _take_in(state, changes, now_s)
+    return press(_take_in(state, changes, now_s, limits), fresh, now_s, limits)
+
+
+def _measure(state: State, beat: Beat, fresh: list[Place]) -> Mapping[Place, tuple[Gauge, ...]]:
+    """Return the gauges after a beat: a place that it lists without one is no longer measured."""
+    if not beat.gauges and not any(place in state.gauges for place in fresh):
+        return state.gauges
+    told = {place: beat.gauges[place] for place in fresh if beat.gauges.get(place)}
+    return {**without(state.gauges, *fresh), **told}
 
 
 def _is_fresh(state: State, place: Place, node: Node, asked_s: float) -> bool:
@@ -93,8 +104,9 @@ def _present(old: Replica, seen: Seen, asked_s: float, *, serves: bool) -> Repli
     return replace(shown, used_s=max(old.used_s, used_s)) if serves else shown
 
 
-def _take_in(state: State, changes: Changes, now_s: float) -> State:
+def _take_in(state: State, changes: Changes, now_s: float, limits: Limits) -> State:
     """Return the state with the changes of a beat, and what follows: uses, missing files, ops that ended."""
+    used: list[Item] = []
     uses, gone, settled = dict(state.uses), dict(state.gone), dict(state.settled)
     ended: list[str] = []
     arrived: list[tuple[Item, Place]] = []
@@ -112,6 +124,10 @@ def _take_in(state: State, changes: Changes, now_s: float) -> State:
         # Arriving somewhere is no use: only a lease or a hit keeps an item from going idle.
         if state.serves(item, place) and (new.leases or new.hits > (old.hits if old else 0)):
             uses[item] = max(uses[item], new.used_s)
+            if old is not None and (new.hits > old.hits or not old.leases):
+                used.append(item)
     backoff = without(state.backoff, *arrived) if arrived else state.backoff
-    state = replace(state, uses=uses, gone=gone, settled=settled, backoff=backoff)
-    return put(end_ops(state, ended), changes)
+    again = [item for item in used if item in state.unloads and state.unloads[item].done]
+    unloads = without(state.unloads, *again) if again else state.unloads
+    state = replace(state, uses=uses, gone=gone, settled=settled, backoff=backoff, unloads=unloads)
+    return follow(put(end_ops(state, ended), changes), used, now_s, limits)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from placement.messages import Copy
-from placement.state import Item, Limits, Node, Place, Replica, Setback, State
+from placement.state import NETWORK, Item, Limits, Node, Place, Replica, Setback, State
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -49,9 +49,10 @@ def put(state: State, changes: Mapping[tuple[Item, Place], Replica | None]) -> S
 
 
 def bytes_at(state: State, item: Item, place: Place) -> int:
-    """Return the bytes that a replica takes from the budget of its place: a shard's log takes none."""
+    """Return the bytes that a replica takes of its place: a shard's log and an address take none."""
     spec = state.items[item]
-    return 0 if spec.kind == "shard" and place == spec.durable else spec.nbytes
+    logged = spec.kind == "shard" and place == spec.durable
+    return 0 if logged or place == NETWORK else spec.nbytes
 
 
 def end_ops(state: State, ops: Iterable[str]) -> State:
@@ -93,6 +94,8 @@ def lose_node(state: State, node: str, reason: str, now_s: float) -> State:
             state,
             nodes={**state.nodes, node: Node(False, now_s, old.last_beat_s, reason)},
             seen={place: at_s for place, at_s in state.seen.items() if place.node != node},
+            gauges={place: gauges for place, gauges in state.gauges.items() if place.node != node},
+            pressed={place: at_s for place, at_s in state.pressed.items() if place.node != node},
         ),
         lost,
     )
@@ -112,6 +115,8 @@ def forget(state: State, item: Item) -> State:
         gone=without(state.gone, item),
         moves=without(state.moves, item),
         leaves=without(state.leaves, item),
+        warms=without(state.warms, item),
+        unloads=without(state.unloads, item),
         uses=without(state.uses, item),
         holds=without(state.holds, item),
         ops=without(state.ops, *ops),

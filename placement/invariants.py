@@ -1,9 +1,11 @@
 """What must always hold: checked after every event in tests, in simulation and in the running lab."""
 
-from placement.apply import overfull
+from placement.change import bytes_at
 from placement.errors import TierceError
 from placement.messages import Copy
-from placement.state import Item, Limits, Op, Place, State
+from placement.orders import is_done
+from placement.pressure import is_overfull
+from placement.state import NETWORK, Item, Limits, Op, Place, State
 from placement.tiers import Tier
 
 
@@ -40,7 +42,7 @@ def _check_durable(state: State) -> None:
 
 def _check_room(state: State, place: Place, limits: Limits) -> None:
     room, shelf = state.rooms[place], state.shelves.get(place, {})
-    if place not in state.over and overfull(state, place):
+    if place not in state.over and is_overfull(state, place):
         seats = {base: state.seated(place, base) for base in room.seats}
         raise _broken(
             "5, no budget is exceeded",
@@ -65,6 +67,8 @@ def _check_op(state: State, name: str, op: Op) -> None:
         read = state.replicas.get((command.item, command.source))
         if read is not None and read.phase == "leaving":
             raise _broken("2, the source stays until the copy ends", f"{command} reads {read}")
+        if command.source == NETWORK and place.tier is not Tier.SSD:
+            raise _broken("what comes from an address lands on an SSD first", f"{command}")
         serves_at = state.items[command.item].serves_at
         if place.tier is Tier.VRAM and place != serves_at:
             raise _broken("an adapter is in its engine only", f"{command}, and it serves at {serves_at}")
@@ -78,6 +82,8 @@ def _check_replica(state: State, item: Item, place: Place) -> None:
         raise _broken("6, leases are counted", f"{item} at {place} has {replica.leases}")
     if (replica.phase == "ready") != (replica.op == ""):
         raise _broken("8, only an op changes a replica", f"{item} at {place} is {replica}")
+    if place == NETWORK and replica.phase != "ready":
+        raise _broken("an address is always there", f"{item} at {place} is {replica}")
     if replica.phase != "leaving" or item in state.retired:
         return
     if place == spec.durable:
@@ -97,8 +103,7 @@ def _check_indexes(state: State) -> None:
         raise _broken("the indexes agree", "{} replicas, {} spots, {} shelved".format(*counts))
     for place, shelf in state.shelves.items():
         for item, nbytes in shelf.items():
-            spec = state.items[item]
-            due = 0 if spec.kind == "shard" and place == spec.durable else spec.nbytes
+            due = bytes_at(state, item, place)
             if nbytes != due:
                 raise _broken(
                     "bytes are counted as registered", f"{item} takes {nbytes} at {place}, not {due}"
@@ -112,6 +117,8 @@ def _check_strays(state: State) -> None:
         "pins": set(state.pins),
         "moves": set(state.moves),
         "leaves": set(state.leaves),
+        "warms": set(state.warms),
+        "unloads": set(state.unloads),
         "uses": set(state.uses),
         "holds": set(state.holds),
         "gone": set(state.gone),
@@ -126,6 +133,6 @@ def _check_strays(state: State) -> None:
             raise _broken("no dead state", f"{field} speaks of {sorted(items - state.items.keys())}")
     if not state.items.keys() <= named["uses"]:
         raise _broken("every item has a last use", f"{sorted(state.items.keys() - named['uses'])} have none")
-    done = [item for item, move in state.moves.items() if state.ready(item, move.to)]
+    done = [item for item in state.moves if is_done(state, item)]
     if done:
         raise _broken("9, a move that is done has ended", f"{done} are at their new homes")

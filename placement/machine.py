@@ -1,6 +1,6 @@
 """The brain: events in, commands out. It never waits, reads no clock and throws no dice."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from placement import policies
 from placement.apply import apply
@@ -19,13 +19,13 @@ from placement.messages import (
     Refuse,
     Registered,
     Tick,
-    Wanted,
     WantEnded,
     describe,
 )
+from placement.news import news, warmth
 from placement.plan import plan
 from placement.policies import Policy
-from placement.state import Item, Limits, Move, State
+from placement.state import Item, Limits, State
 
 #: ops whose late answers can still be told
 OPS = 1000
@@ -38,9 +38,10 @@ class Machine:
     commands.
 
     `news` is what the last `handle` learned of each item, for the owner to write down: registrations and
-    orders, what a node's news or a Tick changed, wants given up, moves done or undone (with the reason, if
-    there is one), wants refused, and answers to ops that had already ended. Not in it: the Copy, Drop and
-    Grant commands, answers to open ops, and Wanted, which the owner knows and writes down itself.
+    orders, what a node's news or a Tick changed, wants given up, moves, warm and unload orders done or undone
+    (with the reason, if there is one), durable copies that changed their place, wants refused, and answers
+    to ops that had already ended. Not in it: the Copy, Drop and Grant commands, answers to open ops, and
+    Wanted, which the owner knows and writes down itself.
     """
 
     def __init__(self, limits: Limits, epoch: int, policies: tuple[Policy, ...] = policies.DEFAULT) -> None:
@@ -68,7 +69,8 @@ class Machine:
             commands.extend(planned.commands)
         self.state = state
         refused = ((command.item, describe(command)) for command in commands if isinstance(command, Refuse))
-        self.news = (*self._news(before, applied, event), *refused)
+        told = news(before, applied, event, self._op_items)
+        self.news = (*told, *warmth(before, state, event), *refused)
         self._remember(commands)
         return commands
 
@@ -79,35 +81,6 @@ class Machine:
                 self._op_items[command.op] = command.item
         while len(self._op_items) > OPS:
             del self._op_items[next(iter(self._op_items))]
-
-    def _news(self, before: State, after: State, event: Event) -> Iterator[tuple[Item, str]]:
-        """Yield what an event says about an item; of a node's news and a Tick, what they changed."""
-        match event:
-            case Copied(op) | CopyFailed(op) | Dropped(op) | DropRefused(op):
-                if op in self._op_items and op not in before.ops:
-                    yield self._op_items[op], f"{describe(event)}; too late, a beat decides"
-            case Registered(spec):
-                yield spec.item, describe(event)
-            case Wanted():
-                pass
-            case WantEnded(want):
-                if want in before.wants:
-                    yield before.wants[want].item, describe(event)
-            case NodeJoined() | NodeLost() | Beat() | Tick():
-                yield from _changes(before, after, describe(event))
-            case _:
-                yield event.item, describe(event)
-        for item, move in before.moves.items():
-            if item in after.items and item not in after.moves:
-                yield item, _end_of(move, after, item)
-
-
-def _end_of(move: Move, after: State, item: Item) -> str:
-    if after.ready(item, move.to):
-        return f"move to {move.to} done"
-    setback = after.backoff.get((item, move.to))
-    why = f": {setback}" if setback is not None else ""
-    return f"move to {move.to} undone{why}"
 
 
 def _touched(before: State, after: State, event: Event) -> list[Item]:
@@ -132,16 +105,3 @@ def _touched(before: State, after: State, event: Event) -> list[Item]:
         case _:
             touched = [event.item]
     return [item for item in dict.fromkeys(touched) if item in after.items]
-
-
-def _changes(before: State, after: State, cause: str) -> Iterator[tuple[Item, str]]:
-    for op, running in before.ops.items():
-        if op not in after.ops:
-            yield running.command.item, f"op {op} ended without an answer ({cause})"
-    if before.spots is after.spots:
-        return
-    for item, places in after.spots.items():
-        known = before.spots.get(item, ())
-        if places is not known:
-            yield from ((item, f"no longer at {place} ({cause})") for place in known if place not in places)
-            yield from ((item, f"found at {place} ({cause})") for place in places if place not in known)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from placement.state import Item, Place, Room, Spec
+from placement.state import Gauge, Item, Place, Room, Spec
 from placement.units import format_bytes, format_seconds
 
 
@@ -114,12 +114,14 @@ class Seen:
 class Beat:
     """All that a node holds at the listed places (an empty mapping for an empty place), complete items only.
 
-    `asked_s` is the coordinator's clock when it asked, so that an old answer is told from a new one.
+    `asked_s` is the coordinator's clock when it asked, so that an old answer is told from a new one. `gauges`
+    measure the memory behind the listed places; one that has none is judged by its budget.
     """
 
     node: str
     asked_s: float
     places: Mapping[Place, Mapping[Item, Seen]]
+    gauges: Mapping[Place, tuple[Gauge, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,26 @@ class PinSet:
 
     item: Item
     pinned: bool
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class WarmOrdered:
+    """The item is brought up where it serves, ahead of need: it takes only room that nobody needs.
+
+    Nothing is granted. It ends when the item is ready there, or after `within_s`.
+    """
+
+    item: Item
+    cause: str
+    within_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadOrdered:
+    """The item goes where it rests when idle, as soon as nobody holds it, until its next use."""
+
+    item: Item
     cause: str
 
 
@@ -199,6 +221,8 @@ Event = (
     | Beat
     | MoveOrdered
     | PinSet
+    | WarmOrdered
+    | UnloadOrdered
     | Tick
 )
 Command = Copy | Drop | Grant | Refuse
@@ -247,5 +271,9 @@ def _describe_news(event: Event) -> str:
             return f"move to {to} ordered by {cause}"
         case PinSet(_, pinned, cause):
             return f"{'pinned' if pinned else 'unpinned'} by {cause}"
+        case WarmOrdered(_, cause, within_s):
+            return f"to be warm within {format_seconds(within_s)}: {cause}"
+        case UnloadOrdered(_, cause):
+            return f"unload ordered by {cause}"
         case _:
             return "tick"

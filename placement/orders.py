@@ -1,34 +1,102 @@
-"""What a person orders: a new home or a pin. An order that can never be met is refused with its numbers."""
+"""What a person orders: a new home, a pin, warmth or rest.
+
+An order that can never be met is refused with its numbers.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from placement.change import without
+from placement.change import put, without
 from placement.errors import UserError, WorldError
-from placement.messages import MoveOrdered, PinSet
-from placement.state import Item, Limits, Move, Place, State
+from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmOrdered
+from placement.state import NETWORK, Item, Limits, Move, Place, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
+from placement.warmth import Unload, Warm, unload, warm
+
+Order = MoveOrdered | PinSet | WarmOrdered | UnloadOrdered
+
+
+def obey(state: State, order: Order, now_s: float, limits: Limits) -> State:
+    """Return the state in which an order for a known item stands; raise TRC02x if it can never be met."""
+    match order:
+        case MoveOrdered():
+            return move(state, order, now_s, limits)
+        case PinSet():
+            return pin(state, order)
+        case WarmOrdered(item, cause, within_s):
+            return warm(state, item, Warm(cause, now_s, now_s + within_s))
+        case UnloadOrdered(item, cause):
+            return unload(state, item, Unload(cause, now_s + limits.move_s))
 
 
 def move(state: State, order: MoveOrdered, now_s: float, limits: Limits) -> State:
-    """Return the state in which `order.to` is the item's home and its other replicas are to leave."""
-    item, to = order.item, order.to
+    """Return the state in which `order.to` is the item's home and its other replicas are to leave.
+
+    An adapter that goes to the RAM or SSD of another node gets its durable copy there first.
+    """
+    item = order.item
+    spec = state.items[item]
+    to = NETWORK if order.to.tier is Tier.NETWORK else order.to
+    landing = _landing(spec, to)
     _check_reachable(state, item, to)
     _check_fits(state, item, to, residents=to.tier is not Tier.VRAM)
+    if landing is not None and landing != to:
+        _check_reachable(state, item, landing)
+        _check_fits(state, item, landing, residents=True)
     held = state.spots.get(item, ()) if order.clears else ()
-    others = frozenset(place for place in held if place not in (to, state.items[item].durable))
+    others = frozenset(place for place in held if place not in (to, landing, spec.durable))
     pending = state.moves.get(item)
     before = pending.before if pending else state.homes.get(item)
-    ordered = Move(to, before, order.cause, now_s + limits.move_s)
+    ordered = Move(to, before, order.cause, now_s + limits.move_s, landing)
     return replace(
         state,
         homes={**state.homes, item: to},
         moves={**state.moves, item: ordered},
         leaves={**state.leaves, item: others},
+        unloads=without(state.unloads, item),
         uses={**state.uses, item: now_s},
-        backoff=without(state.backoff, (item, to)),
+        backoff=without(state.backoff, (item, to), *([(item, landing)] if landing is not None else [])),
     )
+
+
+def _landing(spec: Spec, to: Place) -> Place | None:
+    """Return the SSD place that has to hold a moved adapter before another node is its home, or None."""
+    anchor = spec.landing or spec.durable
+    if spec.kind == "shard" or to.tier not in {Tier.RAM, Tier.SSD} or to.node == anchor.node:
+        return None
+    return Place(to.node, Tier.SSD)
+
+
+def is_done(state: State, item: Item) -> bool:
+    """Tell whether a moved item is ready where the order wants it, and where it has to land first."""
+    ordered = state.moves[item]
+    return all(state.ready(item, place) for place in (ordered.to, ordered.landing) if place is not None)
+
+
+def arrive(state: State, item: Item) -> State:
+    """Return the state in which a move that is done has ended.
+
+    After one to another node the copy there is the durable one, the item unloads on its new node, and the
+    old node's file is to leave.
+    """
+    landing, spec = state.moves[item].landing, state.items[item]
+    state = replace(state, moves=without(state.moves, item))
+    if landing is None:
+        return state
+    old = spec.landing or spec.durable
+    to = spec.unload_to
+    if to is not None and to.node == old.node and to.tier in {Tier.RAM, Tier.SSD}:
+        to = Place(landing.node, to.tier)
+    if spec.durable == NETWORK:
+        spec = replace(spec, landing=landing, unload_to=to)
+    else:
+        spec = replace(spec, durable=landing, unload_to=to)
+    left = state.replicas.get((item, old))
+    unknown = left is not None and not state.alive(old.node) and left.op not in state.ops
+    leaves = state.leaves.get(item, frozenset()) | {old}
+    state = replace(state, items={**state.items, item: spec}, leaves={**state.leaves, item: leaves})
+    return put(state, {(item, old): None} if unknown else {})
 
 
 def pin(state: State, order: PinSet) -> State:
@@ -51,8 +119,14 @@ def roll_back(state: State, item: Item) -> State:
 
 def _check_reachable(state: State, item: Item, to: Place) -> None:
     spec = state.items[item]
-    if to.tier is Tier.NETWORK:
-        raise UserError("TRC023", f"{item} cannot move to {to}: the network is no place of this lab")
+    if to == NETWORK:
+        if spec.durable == NETWORK:
+            return
+        raise UserError(
+            "TRC023",
+            f"{item} cannot move to {to}: it has no address, its file is at {spec.durable}",
+            "give the role a hub id or a URL as lora_path",
+        )
     if to.tier is Tier.VRAM and to != spec.serves_at:
         only = f"its engine is at {spec.serves_at}" if spec.serves_at else "no engine serves it"
         raise UserError("TRC023", f"{item} cannot move to {to}: {only}")
@@ -72,7 +146,8 @@ def _check_reachable(state: State, item: Item, to: Place) -> None:
 def _check_fits(state: State, item: Item, place: Place, *, residents: bool) -> None:
     """Raise WorldError TRC022 if the place can never hold the item besides what must stay there.
 
-    Durable copies and pinned items must stay; with `residents`, so must everything that lives there.
+    Durable copies (and those of moves that go on), pinned items and the shards that live there must stay;
+    with `residents`, so must everything that lives there.
     """
     room = state.rooms.get(place)
     if room is None:
@@ -81,11 +156,7 @@ def _check_fits(state: State, item: Item, place: Place, *, residents: bool) -> N
     others = [
         other
         for other in state.items
-        if other != item
-        and (
-            place == state.items[other].durable
-            or (place == state.home(other) and (residents or state.pinned(other)))
-        )
+        if other != item and _must_stay(state, other, place, residents=residents)
     ]
     taken = sum(state.items[other].nbytes for other in others)
     if spec.nbytes + taken > room.capacity:
@@ -97,13 +168,21 @@ def _check_fits(state: State, item: Item, place: Place, *, residents: bool) -> N
         )
     seats = room.seats.get(spec.base, 0)
     seated = [other for other in others if state.items[other].base == spec.base]
-    if place.tier is Tier.VRAM and len(seated) >= seats:
+    if state.takes_seat(item, place) and len(seated) >= seats:
         raise WorldError(
             "TRC022",
             f"{item} does not fit at {place}: {len(seated)} of {seats} seats of base {spec.base} stay with "
             f"{_names(state, seated)}",
             "unpin one of them or give the base more slots",
         )
+
+
+def _must_stay(state: State, item: Item, place: Place, *, residents: bool) -> bool:
+    spec, ordered = state.items[item], state.moves.get(item)
+    if place == spec.durable or (ordered is not None and place == ordered.landing):
+        return True
+    stays = residents or state.pinned(item) or spec.kind == "shard"
+    return place == state.home(item) and stays and item not in state.retired
 
 
 def _names(state: State, items: Iterable[Item]) -> str:

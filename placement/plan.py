@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from placement.apply import begin
 from placement.messages import Command, Copy, Drop, Grant, Refuse
-from placement.state import Item, Limits, Place, Replica, State
+from placement.pressure import left, level
+from placement.state import NETWORK, Item, Limits, Place, Replica, State
 from placement.tiers import Tier
 from placement.units import format_bytes
 
@@ -70,6 +71,8 @@ def _against_copy(state: State, copy: Copy, now_s: float, limits: Limits) -> Ite
         yield f"{item} has {spec.nbytes} bytes, not {copy.nbytes}"
     if source.tier is Tier.VRAM:
         yield f"{source} cannot be read: slot bytes are not the image"
+    if source == NETWORK and target != state.landing(item):
+        yield f"what comes from the network lands at {state.landing(item)} first"
     if not state.ready(item, source):
         yield f"nothing to read at {source}"
     if (item, target) in state.replicas:
@@ -113,8 +116,13 @@ def no_room(state: State, item: Item, place: Place) -> str:
             f"{place} has {format_bytes(max(room.capacity - used, 0))} of {format_bytes(room.capacity)} "
             f"free, and {format_bytes(spec.nbytes)} are needed: {occupants(state, place)}"
         )
+    elif spec.nbytes > left(state, place):
+        told.append(
+            f"{place} is {level(state, place)}, and {format_bytes(spec.nbytes)} are needed: "
+            f"{occupants(state, place)}"
+        )
     seats, seated = room.seats.get(spec.base, 0), state.seated(place, spec.base)
-    if place.tier is Tier.VRAM and seated >= seats:
+    if state.takes_seat(item, place) and seated >= seats:
         told.append(
             f"{place} has {seats} seats for base {spec.base}, and {seated} are taken: "
             f"{occupants(state, place)}"
@@ -133,6 +141,8 @@ def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Itera
             if place.node in state.nodes
             else "no such node"
         )
+    if place == NETWORK:
+        yield f"{item} lies at its address"
     if replica.leases and place not in state.leaves.get(
         item, ()
     ):  # what an order sends away is drained there
@@ -155,17 +165,40 @@ def _against_losing(state: State, item: Item, place: Place, now_s: float) -> Ite
         yield "the durable copy"
     elif not state.ready(item, spec.durable):
         yield f"its durable copy at {spec.durable} is out of reach"
-    elif spec.kind == "shard" and not any(
-        state.ready(item, other) for other in state.spots[item] if other not in (place, spec.durable)
-    ):
-        yield "the only index of the shard"
+    elif spec.kind == "shard":
+        yield from _against_losing_index(state, item, place)
     if place == state.home(item) and state.pinned(item):
         yield "pinned"
+    yield from _against_turning_back(state, item, place)
     if state.serves(item, place):
         if spec.kind == "adapter" and state.wanted(item):
             yield "wanted"
         if now_s < state.holds.get(item, now_s):
             yield "granted a moment ago"
+
+
+def _against_losing_index(state: State, item: Item, place: Place) -> Iterator[str]:
+    """Yield why an index of a shard must stay; they leave one by one, so that a fault finds one more."""
+    durable = state.items[item].durable
+    others = [other for other in state.spots[item] if other not in (place, durable)]
+    if not any(state.ready(item, other) for other in others):
+        yield "the only index of the shard"
+    elif any(state.replicas[item, other].phase == "leaving" for other in others):
+        yield "another index of the shard is leaving"
+
+
+def _against_turning_back(state: State, item: Item, place: Place) -> Iterator[str]:
+    """Yield why a copy that is only a stage of the item's way must stay until the item is through."""
+    ordered = state.moves.get(item)
+    if ordered is not None and place == ordered.landing:
+        yield f"on its way to {ordered.to}"
+    elif place == state.landing(item) and state.items[item].durable == NETWORK:
+        goal, home = state.goal(item), state.home(item)
+        called = state.wanted(item) or item in state.warms
+        if called and (item, goal) not in state.replicas and goal != place:
+            yield f"on its way to {goal}"
+        elif (ordered is not None or state.pinned(item)) and (item, home) not in state.replicas:
+            yield f"on its way to {home}"
 
 
 def occupants(state: State, place: Place) -> str:

@@ -4,10 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.plan import objections
-from placement.routes import best_source
-from placement.seating import Bookings
-from placement.state import Item, Limits, Place, State, Want
+from placement.pressure import crowded
+from placement.relief import relieve
+from placement.roster import remains
+from placement.routes import best_source, next_leg, on_the_way, setback
+from placement.seating import Bookings, bring, copy
+from placement.state import NETWORK, Item, Limits, Place, State, Want
 from placement.units import format_seconds
+from placement.warmth import failed_for_good
 
 #: `items` are those that the event touched, and all on a Tick; what they miss waits for the next Tick
 Policy = Callable[[State, Iterable[Item], float, Limits], Iterator[Command]]
@@ -37,7 +41,7 @@ def serve_wants(
         if waiting:
             spec = state.items[item]
             who = "role" if spec.kind == "adapter" else "shard"
-            yield from _bring(
+            yield from bring(
                 state, item, state.goal(item), f"asked for by {who} {spec.name}", bookings, now_s
             )
 
@@ -46,15 +50,15 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
     """Have each item ready where it should rest, and its durable copy whole.
 
     Somebody else is evicted only for a pinned item or an ordered move. A place where a want, a pin or a move
-    waits for room is left to them.
+    waits for room is left to them, and so is one whose memory would be filled beyond its mark.
     """
     missing: dict[Item, Place] = {}
     for item in dict.fromkeys((*state.moves, *sorted(state.pins), *items)):
         if item in state.retired:
             continue
         if item in state.gone and state.items[item].kind == "adapter":
-            yield from _copy(state, item, state.items[item].durable, "its durable copy is missing")
-        rest = state.rest(item, now_s)
+            yield from copy(state, item, state.items[item].durable, "its durable copy is missing")
+        rest = _stage(state, item, now_s)
         if (item, rest) not in state.replicas and rest in state.rooms:
             missing[item] = rest
     bookings = Bookings(state, now_s, limits)
@@ -62,13 +66,38 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
     for item in urgent:
         ordered = state.moves.get(item)
         reason = f"moved by {ordered.cause}" if ordered else "pinned there"
-        yield from _bring(state, item, missing[item], reason, bookings, now_s)
-    wanted = {want.item: state.goal(want.item) for want in state.wants.values()}
-    kept_free = {place for item, place in wanted.items() if (item, place) not in state.replicas}
+        yield from bring(state, item, missing[item], reason, bookings, now_s)
+    kept_free = _waited_for(state) | bookings.waiting
     for item, rest in missing.items():
-        if rest not in bookings.waiting and rest not in kept_free:
-            idle = "" if rest == state.home(item) else f"idle for {state.items[item].idle_s:.0f} s; "
-            yield from _copy(state, item, rest, f"{idle}it rests at {rest}")
+        idle = "" if rest == state.home(item) else f"idle for {state.items[item].idle_s:.0f} s; "
+        for suggested in copy(state, item, rest, f"{idle}it rests at {rest}"):
+            target = suggested.target
+            if target not in kept_free and not crowded(state, target, suggested.nbytes, limits):
+                yield suggested
+
+
+def _stage(state: State, item: Item, now_s: float) -> Place:
+    """Return where the item should be next: of a move the landing, then its end; else where it rests."""
+    ordered = state.moves.get(item)
+    if ordered is None:
+        return state.rest(item, now_s)
+    landing = ordered.landing
+    return ordered.to if landing is None or state.ready(item, landing) else landing
+
+
+def warm_ahead(state: State, _items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
+    """Bring up what is to be warm, in the room that nobody needs: below the high mark, and that of surplus.
+
+    A place where a want or a move waits is left to it.
+    """
+    if not state.warms:
+        return
+    bookings = Bookings(state, now_s, limits, ahead=True)
+    claimed = _waited_for(state) | {_stage(state, item, now_s) for item in state.moves}
+    for item, order in state.warms.items():
+        goal = state.goal(item)
+        if goal not in claimed:
+            yield from bring(state, item, goal, f"warmed: {order.cause}", bookings, now_s, order.since_s)
 
 
 def finish_moves(
@@ -80,7 +109,7 @@ def finish_moves(
     """Drop what an ordered move left behind, once the item is ready at its new home."""
     for item, places in state.leaves.items():
         home = state.home(item)
-        if state.ready(item, home):
+        if item not in state.moves and state.ready(item, home):
             yield from (Drop("", item, place, f"moved to {home}") for place in sorted(places))
 
 
@@ -88,7 +117,7 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
     """Drop replicas that were idle for `idle_s` where the item does not rest, once it is ready where it does.
 
     A shard has one serving index, and a place that is overfull cannot wait: there, nothing has to be idle
-    first.
+    first; nor has what a person unloads. What came from an address is idle when its last use was long ago.
     """
     for item in items:
         spec, places = state.items[item], state.spots.get(item, ())
@@ -97,11 +126,15 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
         rest = state.rest(item, now_s)
         if not state.ready(item, rest):
             continue
+        stays = state.keeps(item, rest)
+        ordered = state.unloads.get(item)
         for place in places:
-            idle_s = now_s - state.replicas[item, place].used_s
+            used_s = state.replicas[item, place].used_s
+            idle_s = now_s - (max(used_s, state.uses[item]) if spec.durable == NETWORK else used_s)
             due = idle_s >= spec.idle_s or spec.kind == "shard" or place in state.over
-            if due and place not in (rest, spec.durable):
-                yield Drop("", item, place, f"idle for {idle_s:.0f} s; it rests at {rest}")
+            if (due or ordered is not None) and place not in stays:
+                why = f"unloaded by {ordered.cause}" if ordered else f"idle for {idle_s:.0f} s"
+                yield Drop("", item, place, f"{why}; it rests at {rest}")
 
 
 def clear_removed(
@@ -112,39 +145,29 @@ def clear_removed(
 ) -> Iterator[Command]:
     """Drop everything of items that left the lab, the log of a shard excepted."""
     for item in sorted(state.retired):
-        spec = state.items[item]
+        stays = remains(state, item)
         for place in state.spots.get(item, ()):
-            if spec.kind == "adapter" or place != spec.durable:
+            if place not in stays:
                 yield Drop("", item, place, "removed from the lab")
 
 
-DEFAULT: tuple[Policy, ...] = (serve_wants, finish_moves, keep_home, evict_idle, clear_removed)
+DEFAULT: tuple[Policy, ...] = (
+    serve_wants,
+    finish_moves,
+    relieve,
+    keep_home,
+    warm_ahead,
+    evict_idle,
+    clear_removed,
+)
 
 
-def _bring(
-    state: State, item: Item, place: Place, reason: str, bookings: Bookings, now_s: float
-) -> Iterator[Command]:
-    """Suggest the copy if there is room at the place, else the drops that make room for it."""
-    if (
-        (item, place) in state.replicas
-        or place not in state.rooms
-        or state.blocked(item, place, now_s) is not None
-    ):
-        return
-    source = best_source(state, item, place)
-    if source is None:
-        return
-    booking = bookings.book(item, place)
-    if booking.now:
-        yield Copy("", item, source, place, state.items[item].nbytes, reason)
-    for victim in booking.victims:
-        yield Drop("", victim, place, f"makes room for {state.items[item].name}: {reason}")
-
-
-def _copy(state: State, item: Item, place: Place, reason: str) -> Iterator[Command]:
-    source = None if (item, place) in state.replicas else best_source(state, item, place)
-    if source is not None:
-        yield Copy("", item, source, place, state.items[item].nbytes, reason)
+def _waited_for(state: State) -> set[Place]:
+    """Return the places where a want waits for its item to be brought."""
+    wanted = {want.item: state.goal(want.item) for want in state.wants.values()}
+    cold = [(item, goal) for item, goal in wanted.items() if (item, goal) not in state.replicas]
+    legs = [next_leg(state, item, goal) for item, goal in cold]
+    return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}
 
 
 def _hopeless(state: State, item: Item) -> tuple[str, str] | None:
@@ -152,34 +175,48 @@ def _hopeless(state: State, item: Item) -> tuple[str, str] | None:
     goal, spec = state.goal(item), state.items[item]
     if item in state.retired:
         return "TRC025", f"{item} was removed from the lab"
-    setback = state.backoff.get((item, goal))
-    if setback is not None and setback.permanent:
-        return setback.code, setback.reason
-    if goal.node in state.nodes and not state.alive(goal.node):
+    failed = failed_for_good(state, item)
+    if failed is not None:
+        return failed.code, failed.reason
+    if _is_lost(state, goal):
         return "TRC013", f"{goal.node}, where {item} is served, is lost ({state.nodes[goal.node].why})"
     if (item, goal) in state.replicas or best_source(state, item, goal) is not None:
         return None
+    if spec.durable == NETWORK:
+        landing = state.landing(item)
+        if landing is None or not _is_lost(state, landing):
+            return None
+        why = state.nodes[landing.node].why
+        return "TRC013", f"{item} lands on {landing.node} from its address, and that is lost ({why})"
     if item in state.gone:
         return "TRC014", f"no copy of {item} is left: its file at {spec.durable} is missing"
-    if spec.durable.node in state.nodes and not state.alive(spec.durable.node):
+    if _is_lost(state, spec.durable):
         why = state.nodes[spec.durable.node].why
         return "TRC013", f"the durable copy of {item} is on {spec.durable.node}, which is lost ({why})"
     return None
 
 
+def _is_lost(state: State, place: Place) -> bool:
+    return place.node in state.nodes and not state.alive(place.node)
+
+
 def _too_late(state: State, want: Want, now_s: float, limits: Limits) -> tuple[str, str]:
     """Return code and reason, with numbers, for a want whose deadline has passed."""
     item, goal = want.item, state.goal(want.item)
-    source, replica = best_source(state, item, goal), state.replicas.get((item, goal))
-    setback = state.backoff.get((item, goal))
+    leg, replica = next_leg(state, item, goal), state.replicas.get((item, goal))
+    stages = on_the_way(state, item, goal)
+    failed = setback(state, item, goal)
+    coming = next((place for place in stages if (item, place) in state.replicas), goal)
+    if replica is None and leg is None:
+        replica = state.replicas.get((item, coming))
     if replica is not None:
-        told = f"it is {replica.phase} at {goal} since {format_seconds(now_s - replica.since_s)}"
-    elif source is None:
+        told = f"it is {replica.phase} at {coming} since {format_seconds(now_s - replica.since_s)}"
+    elif leg is None:
         told = f"no copy can be read: its durable copy is at {state.items[item].durable}"
     else:
-        copy = Copy("", item, source, goal, state.items[item].nbytes, "")
-        told = "; ".join(objections(state, copy, now_s, limits))
-        if not told and setback is not None:
-            told = f"the last try failed: {setback}"
+        copied = Copy("", item, leg[0], leg[1], state.items[item].nbytes, "")
+        told = "; ".join(objections(state, copied, now_s, limits))
+        if not told and failed is not None:
+            told = f"the last try failed: {failed}"
     waited_s = format_seconds(now_s - want.since_s)
     return "TRC012", f"{item} was not ready at {goal} within {waited_s}: {told or 'its turn had not come'}"

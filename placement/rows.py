@@ -1,9 +1,15 @@
 """What `ps` shows: one row per item, read from the state."""
 
+import math
 from dataclasses import dataclass
 
 from placement.plan import no_room
-from placement.state import Item, Kind, Phase, Place, State
+from placement.pressure import crowded
+from placement.routes import setback
+from placement.state import Item, Kind, Limits, Phase, Place, State
+from placement.warmth import failed_for_good
+
+STANDARD = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +43,23 @@ class Row:
     why: str
 
 
-def rows(state: State, now_s: float) -> list[Row]:
-    """Return one row per item, in the order of registration.
+def rows(state: State, now_s: float, limits: Limits = STANDARD) -> list[Row]:
+    """Return one row per item, in the order of registration, those that are being removed last.
 
     `phase` is `ready` (served now), `warming` (on its way there), `cold` (a want brings it), `migrating` (an
     ordered move is open), `removing`, `failed` (it cannot be brought where it serves; `why` says why) or
     `lost` (no copy can be reached). Of an item that is not where it should rest, `why` says what failed there
-    or who takes the room.
+    or who takes the room, or how full the memory is.
     """
-    wanted = {want.item for want in state.wants.values()}
-    return [_row(state, item, now_s, wanted=item in wanted) for item in state.items]
+    called = {want.item for want in state.wants.values()} | set(state.warms)
+    items = sorted(state.items, key=lambda item: item in state.retired)
+    return [_row(state, item, now_s, limits, called=item in called) for item in items]
 
 
-def _row(state: State, item: Item, now_s: float, *, wanted: bool) -> Row:
+def _row(state: State, item: Item, now_s: float, limits: Limits, *, called: bool) -> Row:
     spec = state.items[item]
     replicas = sorted(state.at(item), key=lambda at: (-at[0].tier.height, at[0]))
-    phase, why = _phase(state, item, now_s, wanted=wanted)
+    phase, why = _phase(state, item, now_s, limits, called=called)
     return Row(
         item=item,
         name=spec.name,
@@ -62,7 +69,7 @@ def _row(state: State, item: Item, now_s: float, *, wanted: bool) -> Row:
         nbytes=spec.nbytes,
         leases=sum(replica.leases for place, replica in replicas if state.serves(item, place)),
         used_s=state.uses[item],
-        idle_until_s=state.idle_until(item, now_s),
+        idle_until_s=_idle_until(state, item, now_s),
         hits=sum(replica.hits for place, replica in replicas if state.serves(item, place)),
         pinned=state.pinned(item),
         phase=phase,
@@ -70,28 +77,41 @@ def _row(state: State, item: Item, now_s: float, *, wanted: bool) -> Row:
     )
 
 
-def _phase(state: State, item: Item, now_s: float, *, wanted: bool) -> tuple[str, str]:
+def _idle_until(state: State, item: Item, now_s: float) -> float | None:
+    """Return when idling will take the item away from somewhere, or None if nothing would leave."""
+    spec, stays = state.items[item], state.keeps(item, state.idle_home(item))
+    if not any(replica.phase == "ready" and place not in stays for place, replica in state.at(item)):
+        return None
+    if item in state.unloads:
+        return now_s
+    return max(state.uses[item] + spec.idle_s, now_s) if spec.idle_s < math.inf else None
+
+
+def _phase(state: State, item: Item, now_s: float, limits: Limits, *, called: bool) -> tuple[str, str]:
     goal = state.goal(item)
     if item in state.retired:
         return "removing", ""
     if item in state.moves:
         return "migrating", f"to {state.moves[item].to}, ordered by {state.moves[item].cause}"
     if state.served_at(item) is not None:
-        return "ready", _away(state, item, now_s)
-    setback = state.backoff.get((item, goal))
-    if setback is not None and setback.permanent:
-        return "failed", str(setback)
-    if wanted or (item, goal) in state.replicas:
-        return "warming", str(setback) if setback else _away(state, item, now_s)
+        return "ready", _away(state, item, now_s, limits)
+    permanent = failed_for_good(state, item)
+    if permanent is not None:
+        return "failed", str(permanent)
+    if called or (item, goal) in state.replicas:
+        failed = setback(state, item, goal)
+        return "warming", str(failed) if failed else _away(state, item, now_s, limits)
     if not any(state.ready(item, place) for place, _ in state.at(item)):
         return "lost", f"no copy can be read; its durable copy is at {state.items[item].durable}"
-    return "cold", _away(state, item, now_s)
+    return "cold", _away(state, item, now_s, limits)
 
 
-def _away(state: State, item: Item, now_s: float) -> str:
+def _away(state: State, item: Item, now_s: float, limits: Limits) -> str:
     """Return why an item is not where it should rest now, "" if it is or nothing is in its way."""
     rest = state.rest(item, now_s)
     if (item, rest) in state.replicas:
         return ""
-    setback = state.backoff.get((item, rest))
-    return str(setback) if setback is not None else no_room(state, item, rest)
+    failed = setback(state, item, rest)
+    if failed is not None:
+        return str(failed)
+    return no_room(state, item, rest) or crowded(state, rest, state.items[item].nbytes, limits)

@@ -1,9 +1,13 @@
 """Who has to go so that an item fits: the bookings of one policy pass."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from placement.messages import Drop
+from placement.messages import Command, Copy, Drop
 from placement.plan import is_safe
+from placement.pressure import leaving, left, spare
+from placement.routes import next_leg
 from placement.state import Item, Limits, Place, Spec, State
 from placement.tiers import Tier
 
@@ -18,16 +22,15 @@ class Free:
     soon_seats: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def at(cls, state: State, place: Place) -> "Free":
+    def at(cls, state: State, place: Place, nbytes: int) -> "Free":
         room, shelf = state.rooms[place], state.shelves.get(place, {})
-        leaving = [item for item in shelf if state.replicas[item, place].phase == "leaving"]
-        nbytes = room.capacity - state.used(place)
-        free = cls(nbytes, nbytes + sum(shelf[item] for item in leaving))
+        free = cls(nbytes, nbytes + leaving(state, place))
         if place.tier is Tier.VRAM:
+            going = [item for item in shelf if state.replicas[item, place].phase == "leaving"]
             for base, count in room.seats.items():
                 free.seats[base] = count - state.seated(place, base)
                 free.soon_seats[base] = free.seats[base] + sum(
-                    state.items[item].base == base for item in leaving
+                    state.items[item].base == base for item in going
                 )
         return free
 
@@ -47,10 +50,14 @@ class Booking:
 
 
 class Bookings:
-    """What one policy pass has promised: no room twice, and nobody evicted for nothing."""
+    """What one policy pass has promised: no room twice, and nobody evicted for nothing.
 
-    def __init__(self, state: State, now_s: float, limits: Limits) -> None:
+    `ahead` of need there is less room, up to the high mark, and only surplus goes: what does not rest there.
+    """
+
+    def __init__(self, state: State, now_s: float, limits: Limits, *, ahead: bool = False) -> None:
         self._state = state
+        self._ahead = ahead
         self._now_s = now_s
         self._limits = limits
         self._free: dict[Place, Free] = {}
@@ -58,16 +65,21 @@ class Bookings:
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
 
-    def book(self, item: Item, place: Place) -> Booking:
-        """Promise room for an item at a place that has a Room, evicting if there is no other way."""
-        spec, seat = self._state.items[item], place.tier is Tier.VRAM
+    def book(self, item: Item, place: Place, before_s: float = math.inf) -> Booking:
+        """Promise room for an item at a place that has a Room, evicting if there is no other way.
+
+        Only what was last used before `before_s` is evicted.
+        """
+        spec, seat = self._state.items[item], self._state.takes_seat(item, place)
         if seat and spec.base not in self._state.rooms[place].seats:
             return Booking(now=False)
         if place not in self._free:
-            self._free[place] = Free.at(self._state, place)
+            state, limits = self._state, self._limits
+            nbytes = spare(state, place, limits) if self._ahead else left(state, place)
+            self._free[place] = Free.at(state, place, nbytes)
         free = self._free[place]
         now = free.fits_now(spec, seat=seat)
-        victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free)
+        victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free, before_s)
         if victims is None:
             return Booking(now=False)
         if not now:
@@ -85,30 +97,62 @@ class Bookings:
                 free.seats[spec.base] -= 1
         return Booking(now, victims)
 
-    def _victims(self, spec: Spec, place: Place, free: Free) -> tuple[Item, ...] | None:
+    def _victims(self, spec: Spec, place: Place, free: Free, before_s: float) -> tuple[Item, ...] | None:
         """Return whom to evict, least needed first, or None if all that may go is not enough."""
         nbytes_short = spec.nbytes - free.soon_nbytes
-        seats_short = 1 - free.soon_seats.get(spec.base, 0) if place.tier is Tier.VRAM else 0
+        seat = self._state.takes_seat(spec.item, place)
+        seats_short = 1 - free.soon_seats.get(spec.base, 0) if seat else 0
         victims = []
-        for item in self._candidates(place):
+        for item in self._candidates(place, before_s):
             if nbytes_short <= 0 and seats_short <= 0:
                 break
-            same_base = self._state.items[item].base == spec.base
+            same_base = seat and self._state.items[item].base == spec.base
             if nbytes_short > 0 or same_base:
                 victims.append(item)
                 nbytes_short -= self._state.items[item].nbytes
                 seats_short -= same_base
         return tuple(victims) if nbytes_short <= 0 and seats_short <= 0 else None
 
-    def _candidates(self, place: Place) -> list[Item]:
+    def _candidates(self, place: Place, before_s: float) -> list[Item]:
         """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
         state = self._state
         keyed = []
         for item in state.shelves.get(place, {}):
             at_home = state.rest(item, self._now_s) == place
-            if (item, place) in self._going or not is_safe(
-                state, Drop("", item, place, ""), self._now_s, self._limits
-            ):
+            used_s = state.replicas[item, place].used_s
+            if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
-            keyed.append((at_home, state.replicas[item, place].used_s, item))
+            if is_safe(state, Drop("", item, place, ""), self._now_s, self._limits):
+                keyed.append((at_home, used_s, item))
         return [item for _, _, item in sorted(keyed)]
+
+
+def bring(
+    state: State,
+    item: Item,
+    place: Place,
+    reason: str,
+    bookings: Bookings,
+    now_s: float,
+    before_s: float = math.inf,
+) -> Iterator[Command]:
+    """Suggest the next copy on the way to a place if there is room for it, else the drops that make room."""
+    if (item, place) in state.replicas or state.blocked(item, place, now_s) is not None:
+        return
+    leg = next_leg(state, item, place)
+    if leg is None or leg[1] not in state.rooms or state.blocked(item, leg[1], now_s) is not None:
+        return
+    source, target = leg
+    booking = bookings.book(item, target, before_s)
+    if booking.now:
+        yield Copy("", item, source, target, state.items[item].nbytes, reason)
+    for victim in booking.victims:
+        yield Drop("", victim, target, f"makes room for {state.items[item].name}: {reason}")
+
+
+def copy(state: State, item: Item, place: Place, reason: str) -> Iterator[Copy]:
+    """Suggest the next copy on the way to a place, room or not."""
+    leg = None if (item, place) in state.replicas else next_leg(state, item, place)
+    if leg is not None:
+        source, target = leg
+        yield Copy("", item, source, target, state.items[item].nbytes, reason)

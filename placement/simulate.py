@@ -1,7 +1,7 @@
 """A seeded storm around one brain (delay, loss, repetition, dying nodes), then calm, and what is left."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from placement.errors import TierceError
 from placement.invariants import InvariantBroken, check
@@ -16,10 +16,13 @@ from placement.messages import (
     Registered,
     Removed,
     Tick,
+    UnloadOrdered,
     Wanted,
     WantEnded,
+    WarmOrdered,
 )
-from placement.state import Item, Place, Room, Spec
+from placement.routes import on_the_way
+from placement.state import NETWORK, Item, Place, Room, Spec
 from placement.tiers import Tier
 from placement.world import CALM, STORM, Dice, Faults, World
 
@@ -30,6 +33,8 @@ class Scene:
 
     rooms: Mapping[str, Mapping[Place, Room]]
     specs: tuple[Spec, ...]
+    #: bytes of the memory behind the places that are measured; others come and go in it
+    memory: Mapping[Place, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Play:
         self.lab = lab
         self.dice = dice
         self.world = World(lab.rooms, dice, replace(CALM, delay_s=faults.delay_s))
+        self.world.memory = dict(lab.memory)
         self._faults = faults
         self._events: list[tuple[float, Event]] = []
         self._commands: list[tuple[float, Command]] = []
@@ -84,8 +90,23 @@ class Play:
         self.world.faults = self._faults
 
     def step(self) -> None:
-        """Something happens, and up to a second goes by."""
-        dice, faults = self.dice, self.world.faults
+        """Something goes wrong, somebody orders something, and up to a second goes by."""
+        self._go_wrong()
+        kind = self.dice.random()
+        if kind < 0.5:
+            self._want(self._item())
+        elif kind < 0.54 and self.world.wants:
+            want = list(self.world.wants)[self.dice.randrange(len(self.world.wants))]
+            self.world.wants.pop(want)
+            self._tell(WantEnded(want))
+        elif kind < 0.56:
+            self._replace(self._item())
+        elif kind < 0.82:
+            self._tell(self._order(self._item()))
+        self._pass(self.dice.random())
+
+    def _go_wrong(self) -> None:
+        faults = self.world.faults
         if self.world.chance(faults.node_dies):
             self._kill()
         if self.world.chance(0.1):
@@ -93,33 +114,34 @@ class Play:
         if self.world.chance(faults.cut_off):
             self._tell(NodeLost(self._node(), "cut off"))
         if self.world.chance(faults.file_vanishes):
-            spec = self.world.specs[self._item()]
-            if spec.kind == "adapter":
-                self.world.store(spec.durable).held.pop(spec.item, None)
-        kind = dice.random()
-        if kind < 0.5:
-            self._want(self._item())
-        elif kind < 0.6:
-            places = sorted(place for rooms in self.lab.rooms.values() for place in rooms)
-            self._tell(MoveOrdered(self._item(), places[dice.randrange(len(places))], "user"))
-        elif kind < 0.66:
-            self._tell(PinSet(self._item(), self.world.chance(0.4), "user"))
-        elif kind < 0.7 and self.world.wants:
-            want = list(self.world.wants)[dice.randrange(len(self.world.wants))]
-            self.world.wants.pop(want)
-            self._tell(WantEnded(want))
-        elif kind < 0.72:
-            self._replace(self._item())
-        self._pass(dice.random())
+            item = self._item()
+            if self.world.specs[item].kind == "adapter":
+                self.world.lose_file(item)
+        if self.world.memory and self.world.chance(0.2):
+            places = sorted(self.world.memory)
+            place = places[self.dice.randrange(len(places))]
+            self.world.others[place] = int(self.dice.random() * self.world.memory[place])
+
+    def _order(self, item: Item) -> Event:
+        """Return what a person may order of an item, sense or nonsense."""
+        places = [*sorted(place for rooms in self.lab.rooms.values() for place in rooms), NETWORK]
+        orders: list[Event] = [
+            MoveOrdered(item, places[self.dice.randrange(len(places))], "user"),
+            PinSet(item, self.world.chance(0.4), "user"),
+            WarmOrdered(item, "user", 1 + 5 * self.dice.random()),
+            UnloadOrdered(item, "user"),
+        ]
+        return orders[self.dice.randrange(len(orders))]
 
     def calm_down(self) -> None:
         """Faults stop, everybody comes back, and nobody asks until all is done or its time is over."""
         self.world.faults = CALM
+        self.world.others.clear()
         for name in self.world.nodes:
             self._revive(name)
         limits = self.machine.limits
         idle_s = max((spec.idle_s for spec in self.lab.specs), default=0.0)
-        self._pass(idle_s)
+        self._pass(max(idle_s, limits.calm_s))
         patience_s = limits.beat_timeout_s + limits.op_s + limits.backoff_max_s + limits.move_s
         give_up_s = self.world.now_s + patience_s
         while self._stuck() and self.world.now_s < give_up_s:
@@ -144,6 +166,9 @@ class Play:
         except TierceError:  # an event that cannot be is refused whole: the state is what it was
             return
         check(self.machine.state, self.machine.limits)
+        for item, spec in self.machine.state.items.items():
+            if spec != self.world.specs[item]:
+                self.world.believe(spec)
         for command in commands:
             self._commands.append((self.world.now_s, command))
             self.world.take(command)
@@ -178,7 +203,7 @@ class Play:
         """A new version of an item: it is registered under a new name, and the old one is removed."""
         old = self.world.specs[item]
         new = replace(old, item=Item(f"{old.name}@{len(self.world.specs)}"))
-        if not self.world.nodes[old.durable.node].alive:
+        if not self.world.reaches(old.durable):
             return
         self.world.add(new)
         self._tell(Registered(new, (new.durable,)))
@@ -206,15 +231,12 @@ class Play:
         stuck += [f"op {op} is open: {running.command}" for op, running in state.ops.items()]
         stuck += [f"{item} still moves to {ordered.to}" for item, ordered in state.moves.items()]
         stuck += [f"{item} is not removed" for item in state.retired]
+        stuck += [f"{item} is still to be warm: {order.cause}" for item, order in state.warms.items()]
+        stuck += [f"{item} is not unloaded" for item, order in state.unloads.items() if not order.done]
         for item, spec in self.world.specs.items():
-            held = {
-                place
-                for node in self.world.nodes.values()
-                for place, store in node.stores.items()
-                if item in store.held
-            }
+            held = self.world.places_of(item)
             if item in self.world.removed:
-                caches = sorted(place for place in held if place.tier is not Tier.SSD)
+                caches = sorted(place for place in held if place.tier in {Tier.RAM, Tier.VRAM})
                 stuck += [
                     f"{item} was removed, and {place} holds it" for place in caches if spec.kind == "adapter"
                 ]
@@ -229,10 +251,13 @@ class Play:
         state = self.machine.state
         rest = state.rest(spec.item, self.world.now_s)
         readable = any(place.tier is not Tier.VRAM for place in held)
-        failed = state.blocked(spec.item, rest, self.world.now_s)
+        stages = on_the_way(state, spec.item, rest)
+        failed = any(state.blocked(spec.item, stage, self.world.now_s) for stage in stages)
         if rest in held:
-            others = held - {rest, spec.durable}
+            others = held - set(state.keeps(spec.item, rest))
             return [f"{spec.item} is at {rest} and still at {sorted(others)}"] if others else []
         if not readable or failed or not self.world.store(rest).has_room(spec, self.world.specs):
+            return []
+        if spec.nbytes > self.world.calm_room(rest, self.machine.limits.high[rest.tier]):
             return []
         return [f"{spec.item} is at {sorted(held)} and not at {rest}, which has room"]

@@ -11,6 +11,7 @@ from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from placement.messages import Copy, Drop
+    from placement.warmth import Unload, Warm
 
 #: "philosopher@3fa9c1d2b0aa" (an adapter version) or "plato#shard" (a shard)
 Item = NewType("Item", str)
@@ -27,17 +28,39 @@ class Place:
     device: str = ""
 
     def __str__(self) -> str:
-        """Return `desk:RAM`, `desk:VRAM(cpu)`."""
+        """Return `desk:RAM`, `desk:VRAM(cpu)`, `network`."""
+        if self.tier is Tier.NETWORK:
+            return str(self.tier)
         return f"{self.node}:{self.tier}({self.device})" if self.device else f"{self.node}:{self.tier}"
+
+
+#: where everything rests that lies at an address: always alive, without a budget, never beating
+NETWORK = Place("network", Tier.NETWORK)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """The memory behind a place: `total` bytes, `others` of them taken by others than this lab.
+
+    `source` says who measured: "NVML", "psutil", "object store", "statvfs" or "ledger".
+    """
+
+    total: int
+    others: int
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What the file says of one item; `nbytes` is what it takes at each place where it is.
 
-    `durable` is the SSD place whose copy is never dropped while the item is registered. A shard's durable
-    copy is its log: a place of its own (device "log") that no budget counts, on the node where the shard
-    lives.
+    `durable` is the SSD place whose copy is never dropped while the item is registered; an ordered move to
+    another node changes it. A shard's durable copy is its log: a place of its own (device "log") that no
+    budget counts, on the node where the shard lives. An adapter at an address has NETWORK for its durable
+    place, and `landing` is the SSD place where its bytes arrive from there.
+
+    `serves_at` is the engine of an adapter; of a shard, the engine in whose memory its index may lie. After
+    the use of an item named in `after`, and with `at_start` at its first registration, it is warmed.
     """
 
     item: Item
@@ -52,6 +75,9 @@ class Spec:
     idle_s: float = math.inf
     unload_to: Place | None = None
     pinned: bool = False
+    landing: Place | None = None
+    after: tuple[str, ...] = ()
+    at_start: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +156,17 @@ class Setback:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """An ordered move that is not done yet; `before` is the override that comes back if it fails."""
+    """An ordered move that is not done yet; `before` is the override that comes back if it fails.
+
+    A move of an adapter to another node has a `landing`: the SSD place there, which comes first and is its
+    durable place (or its landing, if its bytes lie at an address) once the move is done.
+    """
 
     to: Place
     before: Place | None
     cause: str
     deadline_s: float
+    landing: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +210,12 @@ class State:
     moves: Mapping[Item, Move] = field(default_factory=dict)
     #: replicas that an ordered move sends away
     leaves: Mapping[Item, frozenset[Place]] = field(default_factory=dict)
+    warms: Mapping[Item, Warm] = field(default_factory=dict)
+    unloads: Mapping[Item, Unload] = field(default_factory=dict)
+    #: what the latest beats measured of the memory behind a place
+    gauges: Mapping[Place, tuple[Gauge, ...]] = field(default_factory=dict)
+    #: places that were over their high mark, and when last
+    pressed: Mapping[Place, float] = field(default_factory=dict)
     #: last use of each item where it serves: what "idle" counts from
     uses: Mapping[Item, float] = field(default_factory=dict)
     #: until when a granted item stays, so that its caller can take the lease
@@ -187,9 +224,9 @@ class State:
     ticked_s: float = -math.inf
 
     def alive(self, node: str) -> bool:
-        """Tell whether the node has joined and is not lost."""
+        """Tell whether the node has joined and is not lost; the network never is."""
         known = self.nodes.get(node)
-        return known is not None and known.alive
+        return node == NETWORK.node or (known is not None and known.alive)
 
     def ready(self, item: Item, place: Place) -> bool:
         """Tell whether the item can be read or served there now: ready, on a node that is alive."""
@@ -209,6 +246,10 @@ class State:
         """Return how many seats of `base` are taken at a VRAM place."""
         return sum(self.items[item].base == base for item in self.shelves.get(place, {}))
 
+    def takes_seat(self, item: Item, place: Place) -> bool:
+        """Tell whether the item needs a seat there: an adapter in VRAM does, an index takes bytes only."""
+        return place.tier is Tier.VRAM and self.items[item].kind == "adapter"
+
     def home(self, item: Item) -> Place:
         """Return where the item belongs: the last ordered move, else the file."""
         return self.homes.get(item) or self.items[item].home
@@ -220,29 +261,43 @@ class State:
     def idle_home(self, item: Item) -> Place:
         """Return where the item rests after `idle_s` without use.
 
-        That is below its home if the file says so and a node offers the place, else its home.
+        That is below its home if the file says so and the place exists, else its home.
         """
-        to, home = self.items[item].unload_to, self.home(item)
-        if to is None or to not in self.rooms or to.tier.height >= home.tier.height or self.pinned(item):
+        spec, home = self.items[item], self.home(item)
+        to = spec.unload_to
+        if to is None or to.tier.height >= home.tier.height or self.pinned(item):
             return home
-        return to
+        if to.tier is Tier.NETWORK:
+            return NETWORK if spec.durable == NETWORK else home
+        return to if to in self.rooms else home
 
     def rest(self, item: Item, now_s: float) -> Place:
         """Return where the item should be now: its home, or its idle home once it was idle for `idle_s`."""
         spec = self.items[item]
+        if item in self.unloads:
+            return self.idle_home(item)
         if spec.unload_to is None or now_s - self.uses[item] < spec.idle_s:
             return self.homes.get(item, spec.home)
         return self.idle_home(item)
 
-    def idle_until(self, item: Item, now_s: float) -> float | None:
-        """Return when idling will take the item away from somewhere, or None if nothing would leave."""
-        spec, stays = self.items[item], self.idle_home(item)
-        leaving = any(r.phase == "ready" and p not in (stays, spec.durable) for p, r in self.at(item))
-        return max(self.uses[item] + spec.idle_s, now_s) if leaving and spec.idle_s < math.inf else None
+    def landing(self, item: Item) -> Place | None:
+        """Return the SSD place where the item's bytes arrive from an address or from another node."""
+        ordered = self.moves.get(item)
+        return (ordered.landing if ordered is not None else None) or self.items[item].landing
+
+    def keeps(self, item: Item, rest: Place) -> tuple[Place, ...]:
+        """Return the places where idling leaves an item that rests at `rest`.
+
+        What came from an address stays where it landed until the address is all that it needs.
+        """
+        spec = self.items[item]
+        landed = spec.landing if spec.landing is not None and rest != NETWORK else rest
+        return rest, spec.durable, landed
 
     def goal(self, item: Item) -> Place:
         """Return where a want for the item makes it ready: its engine's VRAM, or a shard's home."""
-        return self.items[item].serves_at or self.home(item)
+        spec = self.items[item]
+        return spec.serves_at if spec.serves_at and spec.kind == "adapter" else self.home(item)
 
     def serves(self, item: Item, place: Place) -> bool:
         """Tell whether a replica there answers requests: an adapter's in VRAM, a shard's index."""
@@ -282,3 +337,14 @@ class Limits:
     move_s: float = 600.0
     #: copies in flight into one place
     copies_per_place: int = 4
+    #: a place filled beyond `high` of its memory gives up items until it is under `low`
+    high: Mapping[Tier, float] = field(
+        default_factory=lambda: {Tier.VRAM: 0.92, Tier.RAM: 0.95, Tier.SSD: 0.97}
+    )
+    low: Mapping[Tier, float] = field(
+        default_factory=lambda: {Tier.VRAM: 0.85, Tier.RAM: 0.90, Tier.SSD: 0.95}
+    )
+    #: for this long after it was over `high`, a place takes nothing unasked that brings it over `low`
+    calm_s: float = 60.0
+    #: an item that is warmed after another's use has this long, and is not warmed again before
+    warm_s: float = 30.0

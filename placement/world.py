@@ -1,6 +1,7 @@
 """A pretended lab with its own truth: its stores really hold or lack items and count their own bytes."""
 
 import heapq
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,7 +20,7 @@ from placement.messages import (
     Refuse,
     Seen,
 )
-from placement.state import Item, Place, Room, Spec
+from placement.state import NETWORK, Gauge, Item, Place, Room, Spec
 from placement.tiers import Tier
 
 
@@ -104,7 +105,14 @@ class World:
             name: FakeNode(name, {place: FakeStore(room) for place, room in offered.items()})
             for name, offered in rooms.items()
         }
+        #: all that lies at addresses, which no fault touches
+        self.network = FakeStore(None)
+        #: of the places whose memory is measured: how much there is, and what others take of it
+        self.memory: dict[Place, int] = {}
+        self.others: dict[Place, int] = {}
         self.specs: dict[Item, Spec] = {}
+        #: items of which a fault destroyed a file
+        self.damaged: set[Item] = set()
         self.removed: set[Item] = set()
         self.wants: dict[str, Item] = {}
         self.ended: dict[str, str] = {}
@@ -119,6 +127,8 @@ class World:
 
     def store(self, place: Place) -> FakeStore:
         """Return the store of a place; a shard's log has one without a budget, made when first asked for."""
+        if place == NETWORK:
+            return self.network
         return self.nodes[place.node].stores.setdefault(place, FakeStore(None))
 
     def add(self, spec: Spec) -> None:
@@ -126,6 +136,38 @@ class World:
         self.specs[spec.item] = spec
         nbytes = 0 if spec.kind == "shard" else spec.nbytes
         self.store(spec.durable).held[spec.item] = Held(nbytes, self.now_s)
+
+    def reaches(self, place: Place) -> bool:
+        """Tell whether a place answers: its node is alive, or it is the network."""
+        return place == NETWORK or self.nodes[place.node].alive
+
+    def places_of(self, item: Item) -> set[Place]:
+        """Return where an item really is, on dead nodes too."""
+        stores = [(NETWORK, self.network)]
+        stores += [pair for node in self.nodes.values() for pair in node.stores.items()]
+        return {place for place, store in stores if item in store.held}
+
+    def calm_room(self, place: Place, high: float) -> int:
+        """Return the bytes that a place takes before its memory is filled beyond `high`."""
+        store = self.store(place)
+        if place not in self.memory or store.room is None:
+            return sys.maxsize
+        taken = store.room.fixed + sum(held.nbytes for held in store.held.values())
+        return int(high * self.memory[place]) - self.others.get(place, 0) - taken
+
+    def lose_file(self, item: Item) -> None:
+        """A fault destroys the durable file of an adapter; what lies at an address is out of its reach."""
+        place = self.specs[item].durable
+        if place != NETWORK and self.store(place).held.pop(item, None) is not None:
+            self.damaged.add(item)
+
+    def believe(self, spec: Spec) -> None:
+        """The brain takes another place for the durable one (or for the landing): it must really be there."""
+        known = self.specs[spec.item]
+        if spec.durable != known.durable and spec.durable not in self.places_of(spec.item):
+            told = f"{spec.item} is said to be durable at {spec.durable}, which lacks it"
+            (self.misses if spec.item in self.damaged else self.violations).append(told)
+        self.specs[spec.item] = spec
 
     def kill(self, name: str) -> None:
         """A node dies: RAM and VRAM are lost, files are not, and nothing that was sent to it will be done."""
@@ -229,16 +271,22 @@ class World:
             }
             for place, store in node.stores.items()
         }
-        return Beat(node.name, asked_s, places)
+        gauges = {
+            place: (Gauge(self.memory[place], self.others.get(place, 0), "pretended"),)
+            for place in node.stores
+            if place in self.memory
+        }
+        return Beat(node.name, asked_s, places, gauges)
 
     def _begin_copy(self, copy: Copy, work: "Work") -> None:
         target, spec = self.store(copy.target), self.specs[copy.item]
-        source = self.nodes[copy.source.node]
+        if copy.source == NETWORK and copy.target.tier is not Tier.SSD:
+            self.violations.append(f"{copy.op} fetches {copy.item} to {copy.target}, past the SSD")
         if copy.source.tier is Tier.VRAM:
             self.violations.append(f"{copy.op} reads {copy.item} in VRAM")
         if copy.item in target.held:
             self.send(Copied(copy.op, copy.nbytes, 0.0))
-        elif not source.alive or copy.item not in self.store(copy.source).held:
+        elif not self.reaches(copy.source) or copy.item not in self.store(copy.source).held:
             self.misses.append(f"{copy.op} reads {copy.item} at {copy.source}, which lacks it")
             self.send(CopyFailed(copy.op, "STO001", f"{copy.source} lacks it"))
         elif not target.has_room(spec, self.specs):
@@ -256,7 +304,7 @@ class World:
     def _end_copy(self, copy: Copy) -> None:
         target = self.store(copy.target)
         del target.coming[copy.op]
-        if not self.nodes[copy.source.node].alive:
+        if not self.reaches(copy.source):
             self.send(CopyFailed(copy.op, "TRC013", f"{copy.source.node} died"))
             return
         target.held.setdefault(copy.item, Held(copy.nbytes, self.now_s))
@@ -280,13 +328,12 @@ class World:
         """Record what a drop of an item of the lab destroys for good."""
         if drop.place == spec.durable:
             self.violations.append(f"{drop.op} drops the durable copy of {drop.item}")
-        others = [
-            place
-            for node in self.nodes.values()
-            for place, store in node.stores.items()
-            if drop.item in store.held and place not in (drop.place, spec.durable)
-        ]
-        if spec.kind == "shard" and not others:
+        others = self.places_of(drop.item) - {drop.place}
+        files = [place for place in others if place.tier in {Tier.SSD, Tier.NETWORK}]
+        if drop.place.tier is Tier.SSD and not files:
+            told = f"{drop.op} drops the last file of {drop.item}"
+            (self.misses if drop.item in self.damaged else self.violations).append(told)
+        if spec.kind == "shard" and not others - {spec.durable}:
             self.misses.append(f"{drop.op} drops the only index of {drop.item}")
 
 

@@ -20,7 +20,7 @@ from placement.messages import (
 )
 from placement.policies import DEFAULT
 from placement.simulate import Scene
-from placement.state import Item, Limits, Place, Room, Spec, State
+from placement.state import NETWORK, Item, Limits, Place, Room, Spec, State
 from placement.tiers import Tier
 
 MIB = 2**20
@@ -45,6 +45,8 @@ BRISK = Limits(
     beat_timeout_s=4.0,
     move_s=6.0,
     copies_per_place=3,
+    calm_s=3.0,
+    warm_s=3.0,
 )
 
 
@@ -139,6 +141,11 @@ class Lab:
         return replica.phase if replica else None
 
 
+def remote(name, home=NETWORK, **changes):
+    """Return an adapter of 10 MiB that lies at an address and lands on the desk's SSD."""
+    return role(name, home, **{"durable": NETWORK, "landing": SSD, **changes})
+
+
 def scene() -> Scene:
     """Return a crowded lab: nine adapters of three sizes for three seats, two shards, two small RAMs."""
     vram_room = Room(130 * MIB, 100 * MIB, {"small": 2, "big": 1})
@@ -163,3 +170,16 @@ def scene() -> Scene:
         )
     specs += [shard(f"shard{j}", idle_s=5.0, unload_to=SSD if j else None) for j in range(2)]
     return Scene(rooms, tuple(specs))
+
+
+def whole_scene() -> Scene:
+    """Return a crowded lab with everything: addresses, an index in VRAM, warm orders, measured memory."""
+    plain = scene()
+    others = (
+        remote("far0", idle_s=4.0, nbytes=7 * MIB, at_start=True),
+        remote("far1", home=RAM, idle_s=4.0, nbytes=8 * MIB, unload_to=NETWORK, after=("role1", "shard0")),
+        remote("far2", landing=ATTIC_SSD, idle_s=3.0, base="big", after=("far0",)),
+        shard("shard2", VRAM, serves_at=VRAM, nbytes=4 * MIB, idle_s=6.0, unload_to=SSD),
+    )
+    memory = {RAM: 64 * MIB, VRAM: 150 * MIB, ATTIC_SSD: 200 * MIB}
+    return Scene(plain.rooms, (*plain.specs, *others), memory)

@@ -6,7 +6,8 @@ from placement.change import put
 from placement.invariants import InvariantBroken, check
 from placement.messages import Copy, Drop
 from placement.plan import plan
-from placement.state import Item, Limits, Move, Op, Replica, Want
+from placement.state import NETWORK, Item, Limits, Move, Op, Replica, Want
+from placement.warmth import Unload, Warm
 from tests.placement.brain_lab import ATTIC_RAM, LOG, MIB, RAM, SSD, VRAM, Lab, role, shard
 
 A, S = role("a", home=RAM), shard("s", home=SSD)
@@ -69,6 +70,15 @@ BROKEN = {
     "a want for nobody": lambda s: replace(s, wants={"w": Want("w", NOBODY, 1.0, 0.0)}),
     "a pin of nobody": lambda s: replace(s, pins=frozenset({NOBODY})),
     "an item without a last use": lambda s: replace(s, uses={}),
+    "what comes from an address passes the SSD by": lambda s: replace(
+        s,
+        ops={op: replace(each, command=replace(each.command, source=NETWORK)) for op, each in s.ops.items()},
+    ),
+    "an address is leaving": lambda s: replace(
+        with_replica(s, A.item, NETWORK, LEAVING), ops={**s.ops, **drop_op(A.item, NETWORK)}
+    ),
+    "a warm order for nobody": lambda s: replace(s, warms={NOBODY: Warm("test", 0.0, 9.0)}),
+    "an unload of nobody": lambda s: replace(s, unloads={NOBODY: Unload("test", 9.0)}),
     "a move that is done": lambda s: replace(s, moves={A.item: Move(RAM, None, "user", 9.0)}),
 }
 

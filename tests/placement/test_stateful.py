@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -10,6 +12,7 @@ from placement.messages import (
     Copied,
     Copy,
     CopyFailed,
+    Drop,
     Dropped,
     DropRefused,
     Grant,
@@ -22,15 +25,20 @@ from placement.messages import (
     Removed,
     Seen,
     Tick,
+    UnloadOrdered,
     Wanted,
     WantEnded,
+    WarmOrdered,
 )
+from placement.state import NETWORK, Gauge
 from placement.tiers import Tier
-from tests.placement.brain_lab import BRISK, scene
+from tests.placement.brain_lab import BRISK, whole_scene
 
-LAB = scene()
-PLACES = sorted(place for rooms in LAB.rooms.values() for place in rooms)
+LAB = whole_scene()
+PLACES = [*sorted(place for rooms in LAB.rooms.values() for place in rooms), NETWORK]
 NODES = sorted(LAB.rooms)
+#: what a person or the file may ask for in vain
+REFUSABLE = MoveOrdered | PinSet | WarmOrdered | UnloadOrdered | Wanted | Removed | Registered
 
 
 class BrainAgainstTruth(RuleBasedStateMachine):
@@ -44,9 +52,13 @@ class BrainAgainstTruth(RuleBasedStateMachine):
         self.truth = {}
         #: commands given and not carried out yet, and answers on their way
         self.todo, self.answers = [], []
+        #: where each item is durable, as the brain last said and the truth agreed
+        self.durables = {}
         #: what arrived after its op had ended, when nobody kept room for it any more
         self.late = set()
         self.open_wants, self.dead, self.removed = {}, set(), set()
+        #: what others take of the measured memory
+        self.others = {}
         self.asked = 0
 
     @initialize()
@@ -55,6 +67,7 @@ class BrainAgainstTruth(RuleBasedStateMachine):
             self.tell(NodeJoined(node, LAB.rooms[node]))
         for spec in LAB.specs:
             self.truth[spec.item, spec.durable] = 0
+            self.durables[spec.item] = spec.durable
             self.tell(Registered(spec, (spec.durable,)))
         for node in NODES:
             self.beat(node)
@@ -69,8 +82,13 @@ class BrainAgainstTruth(RuleBasedStateMachine):
         except InvariantBroken:
             raise
         except TierceError:
-            assert isinstance(event, MoveOrdered | PinSet | Wanted | Removed | Registered), event
+            assert isinstance(event, REFUSABLE), event
             return False
+        state = self.machine.state
+        for item, spec in state.items.items():
+            if spec.durable != self.durables.setdefault(item, spec.durable):
+                assert (item, spec.durable) in self.truth, f"{item} is not at {spec.durable}"
+                self.durables[item] = spec.durable
         for command in commands:
             if isinstance(command, Grant | Refuse):
                 assert self.open_wants.pop(command.want) == command.item
@@ -104,6 +122,18 @@ class BrainAgainstTruth(RuleBasedStateMachine):
     def pin(self, item, pinned):
         self.tell(PinSet(item.item, pinned, "user"))
 
+    @rule(item=st.sampled_from(LAB.specs), within_s=st.floats(0, 10))
+    def warm(self, item, within_s):
+        self.tell(WarmOrdered(item.item, "user", within_s))
+
+    @rule(item=st.sampled_from(LAB.specs))
+    def unload(self, item):
+        self.tell(UnloadOrdered(item.item, "user"))
+
+    @rule(place=st.sampled_from(sorted(LAB.memory)), share=st.floats(0, 1))
+    def others_come_and_go(self, place, share):
+        self.others[place] = int(share * LAB.memory[place])
+
     @rule(item=st.sampled_from(LAB.specs))
     def remove(self, item):
         if self.tell(Removed(item.item)):
@@ -111,11 +141,13 @@ class BrainAgainstTruth(RuleBasedStateMachine):
 
     @rule(item=st.sampled_from(LAB.specs))
     def register(self, item):
-        known = item.item in self.machine.state.items
-        if self.tell(Registered(item, (item.durable,))):
+        known = self.machine.state.items.get(item.item)
+        durable = known.durable if known else item.durable
+        if self.tell(Registered(replace(item, durable=durable), (durable,))):
             self.removed.discard(item.item)
-            if not known:
-                self.truth[item.item, item.durable] = 0
+            if known is None:
+                self.durables[item.item] = durable
+                self.truth[item.item, durable] = 0
 
     @rule(seconds=st.floats(0.1, 6))
     def wait(self, seconds):
@@ -136,6 +168,7 @@ class BrainAgainstTruth(RuleBasedStateMachine):
 
     def copy(self, copy, luck):
         spec = self.specs[copy.item]
+        assert copy.source != NETWORK or copy.target.tier is Tier.SSD, copy
         if (copy.item, copy.source) not in self.truth or copy.source.node in self.dead:
             return CopyFailed(copy.op, "STO001", "the source lacks it")
         if luck != "well":
@@ -147,7 +180,8 @@ class BrainAgainstTruth(RuleBasedStateMachine):
         nbytes = spec.nbytes + sum(other.nbytes for other in others)
         in_time = copy.op in self.machine.state.ops
         seats = 1 + sum(other.base == spec.base for other in others)
-        if nbytes > room.capacity or (room.seats and seats > room.seats[spec.base]):
+        full = nbytes > room.capacity or (room.seats and spec.base and seats > room.seats[spec.base])
+        if full:
             crowded = any(place == copy.target for _, place in self.late & self.truth.keys())
             assert not in_time or crowded, f"{copy} overfills {copy.target}"
             return CopyFailed(copy.op, "STO003", "full")
@@ -158,7 +192,7 @@ class BrainAgainstTruth(RuleBasedStateMachine):
 
     def drop(self, drop):
         key = (drop.item, drop.place)
-        assert drop.item in self.removed or drop.place != self.specs[drop.item].durable, drop
+        assert drop.item in self.removed or drop.place != self.durables[drop.item], drop
         if self.truth.get(key):
             return DropRefused(drop.op, self.truth[key])
         self.truth.pop(key, None)
@@ -186,7 +220,17 @@ class BrainAgainstTruth(RuleBasedStateMachine):
             }
             for place in rooms
         }
-        self.tell(Beat(node, self.now_s - 0.005, places))
+        self.todo = [command for command in self.todo if not self.is_stale(command, node)]
+        gauges = {
+            place: (Gauge(LAB.memory[place], self.others.get(place, 0), "pretended"),)
+            for place in rooms
+            if place in LAB.memory
+        }
+        self.tell(Beat(node, self.now_s - 0.005, places, gauges))
+
+    def is_stale(self, command, node):
+        """Tell whether a drop of a file can no longer arrive: calls to a store keep their order."""
+        return isinstance(command, Drop) and command.place.node == node and command.place.tier is Tier.SSD
 
     @precondition(lambda self: any(place.tier is Tier.VRAM for _, place in self.truth))
     @rule(index=st.integers(0, 99), change=st.sampled_from([1, -1]))
@@ -224,31 +268,39 @@ class BrainAgainstTruth(RuleBasedStateMachine):
 
     @invariant()
     def no_durable_file_is_lost(self):
-        kept = {spec.item for spec in LAB.specs if (spec.item, spec.durable) in self.truth}
+        kept = {item for item, durable in self.durables.items() if (item, durable) in self.truth}
         assert {spec.item for spec in LAB.specs} - self.removed <= kept
+
+    def carry_all_out(self):
+        """Do what was commanded, and what follows from it, until nothing is left to do."""
+        while self.todo or self.answers:
+            for command in self.todo:
+                done = self.copy(command, "well") if isinstance(command, Copy) else self.drop(command)
+                self.answers.append(done)
+            self.todo = []
+            answers, self.answers = self.answers, []
+            for answer in answers:
+                self.tell(answer)
 
     def teardown(self):
         """When all is calm, every want ends and nothing is in flight."""
         for node in NODES:
             self.come_back(node)
         self.truth = dict.fromkeys(self.truth, 0)
+        self.others = {}
         for _ in range(16):
             self.now_s += 1.0
             self.tell(Tick())
+            self.carry_all_out()
             for node in NODES:
                 self.beat(node)
-            while self.todo or self.answers:
-                for command in self.todo:
-                    done = self.copy(command, "well") if isinstance(command, Copy) else self.drop(command)
-                    self.answers.append(done)
-                self.todo = []
-                for answer in self.answers:
-                    self.tell(answer)
-                self.answers = []
+                self.carry_all_out()
         state = self.machine.state
         assert not self.open_wants
         assert not state.ops
         assert not state.moves
+        assert not state.warms
+        assert all(order.done for order in state.unloads.values())
         believed = {key for key, replica in state.replicas.items() if replica.phase == "ready"}
         assert {key for key in self.truth if key[0] not in self.removed} == believed
 
