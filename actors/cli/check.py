@@ -16,7 +16,6 @@ from placement.config.seats import crowded, overbooked
 from placement.config.strict_yaml import read
 from placement.config.unserved import without_effect
 from placement.errors import UserError
-from placement.tiers import Tier
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://.*", re.IGNORECASE)
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -62,9 +61,12 @@ def missing_files(lab: Lab) -> Iterator[Finding]:
         yield from _folder(root, base.model, ("bases", name, "model"), far=True)
     for name, role in lab.roles.items():
         where = ("roles", name, "lora_path")
-        lacking = list(_folder(root, role.lora_path, where, far=role.location is Tier.NETWORK))
+        lacking = list(_folder(root, role.lora_path, where, far=True))
         yield from lacking
-        if role.base is None and not lacking:
+        if role.base is None and _is_far(root, role.lora_path):
+            message = "which base? its adapter is not on this machine to say so; list its base under bases:"
+            yield Finding("CFG025", ("roles", name), message, on_key=True)
+        elif role.base is None and not lacking:
             try:
                 models[name] = trained_on(root, name, role.lora_path)
             except UserError as error:
@@ -82,15 +84,20 @@ def missing_files(lab: Lab) -> Iterator[Finding]:
 
 def _folder(root: Path, text: str, where: Where, *, far: bool = False, of: str = "") -> Iterator[Finding]:
     """Yield CFG060 if `text` is no folder that can be read; where it may be `far`, an id or URL is let be."""
-    path = Path(resolve(root, text))
-    address = _URL.fullmatch(text) is not None
-    id_like = _HUB_ID.fullmatch(text) is not None and not path.is_absolute() and text[0] not in ".~"
-    if far and (id_like or address):
+    if far and _is_far(root, text):
         return
-    shown = text if address else root / path
-    fault = _unusable(root / path, f"there is no folder {shown} on this machine", folder=True)
+    path = root / resolve(root, text)
+    fault = _unusable(path, f"there is no folder {path} on this machine", folder=True)
     if fault is not None:
         yield Finding("CFG060", where, f"{of}{fault}")
+
+
+def _is_far(root: Path, text: str) -> bool:
+    """Say whether `text` is an address, or may be the id of a hub since no path of that name is here."""
+    if _URL.fullmatch(text):
+        return True
+    here = Path(resolve(root, text)).is_absolute()
+    return _HUB_ID.fullmatch(text) is not None and not here and text[0] not in ".~"
 
 
 def _unusable(path: Path, missing: str, *, folder: bool) -> str | None:

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from posixpath import normpath
 
+from placement.config.devices import device_faults, room
 from placement.config.draft import Draft, Refused
 from placement.config.problems import Finding, Path, quoted
-from placement.config.schema import Base, Node, Policy, Role, Serve, Shard
+from placement.config.schema import Base, Policy, Role, Serve, Shard
 from placement.config.seats import overbooked
 from placement.tiers import Tier
 from placement.units import format_bytes
 
 _NETWORK_ONLY = ("url", "collection", "api_key", "map")
+#: The fields of a map that only one kind of server has a use for.
+_MAP_OF_API = {"http": ("query", "top_k", "results", "score"), "qdrant": ("vector",)}
 
 
 def contradictions(draft: Draft) -> Iterator[Finding]:
@@ -27,6 +30,7 @@ def contradictions(draft: Draft) -> Iterator[Finding]:
         yield from _role(draft, role)
     for shard in lab.rag.values():
         yield from _shard(draft, shard)
+    yield from device_faults(draft)
     yield from _shared_indexes(draft)
     yield from overbooked(lab, refused)
     yield from _policy(lab.policy, refused)
@@ -45,12 +49,13 @@ def _base(draft: Draft, base: Base) -> Iterator[Finding]:
         yield Finding("CFG034", (*path, "replicas"), message)
     node = draft.lab.nodes.get(base.node or "")
     if node is not None and not refused.touches(("nodes", node.name, "vram")):
-        yield from _room(node, base.device, (*path, "device"), "runs an engine")
-        vram = sum(node.vram.values()) if isinstance(node.vram, dict) else node.vram
+        yield from room(node, base.device, (*path, "device"), "runs an engine")
+        listed = node.vram if isinstance(node.vram, dict) else {}
+        whole = sum(listed.values()) if isinstance(node.vram, dict) else node.vram
+        vram = listed.get(base.device, whole)
         if vram is not None and base.kv_cache >= vram and not refused.touches((*path, "kv_cache")):
-            message = (
-                f"{format_bytes(base.kv_cache)} do not fit into the {format_bytes(vram)} of {node.name!r}"
-            )
+            where = f"{node.name!r}, {base.device}" if base.device in listed else repr(node.name)
+            message = f"{format_bytes(base.kv_cache)} do not fit into the {format_bytes(vram)} of {where}"
             yield Finding("CFG032", (*path, "kv_cache"), message)
 
 
@@ -61,18 +66,6 @@ def _engines(draft: Draft) -> Iterator[Finding]:
         if base.replicas.max > devices:
             message = f"{base.replicas.max} engines on {devices} device{'s' if devices > 1 else ''}"
             yield Finding("CFG035", ("bases", name, "replicas", "max"), message)
-
-
-def _room(node: Node, device: str, path: Path, what: str) -> Iterator[Finding]:
-    """Yield what is wrong with the VRAM of `device` on a node; one that lists nothing is discovered later."""
-    if node.vram is None and (node.ram is not None or node.ssd is not None):
-        message = (
-            f"the node {node.name!r} {what} and has no vram; give it one (without a GPU it is the CPU's)"
-        )
-        yield Finding("CFG031", path, message)
-    elif isinstance(node.vram, dict) and (device == "cpu" or ":" in device) and device not in node.vram:
-        known = ", ".join(node.vram)
-        yield Finding("CFG037", path, f"the node {node.name!r} has no vram of {device}; one of {known}")
 
 
 def _role(draft: Draft, role: Role) -> Iterator[Finding]:
@@ -86,15 +79,26 @@ def _role(draft: Draft, role: Role) -> Iterator[Finding]:
         known = not refused.touches((*path, "node"), (*path, "location"))
         if role.location is not Tier.NETWORK and known:
             yield Finding("CFG025", path, f"which node? node: one of {', '.join(draft.nodes)}", on_key=True)
-    if role.location is Tier.VRAM and role.node is not None:
-        base, node = lab.bases.get(role.base or ""), lab.nodes.get(role.node)
-        if base is not None and base.node not in {None, role.node}:
-            message = f"a home in VRAM is on the node of the engine: {base.name!r} runs on {base.node!r}"
-            yield Finding("CFG031", (*path, "node"), message)
-        elif node is not None and not refused.touches(("nodes", node.name, "vram")):
-            yield from _room(node, "auto", (*path, "location"), "is a home in VRAM")
+    for index, name in enumerate(role.consults):
+        other = lab.roles.get(name)
+        unsure = refused.touches(("roles", name, "activated_by"))
+        if other is not None and role.name not in other.activated_by and not unsure:
+            repair = ", ".join([*other.activated_by, role.name])
+            message = f"{name} would refuse it; write activated_by: [{repair}] at {name}"
+            yield Finding("CFG039", (*path, "consults", index), message)
     if not refused.touches((*path, "location")):
         yield from _home(role, path)
+        yield from _address(role, path, refused)
+
+
+def _address(role: Role, path: Path, refused: Refused) -> Iterator[Finding]:
+    if not role.lora_path.startswith((".", "/", "~")) or refused.touches((*path, "lora_path")):
+        return
+    message = "what rests on the network is at a hub id or an address, and lora_path is a folder; choose SSD"
+    if role.location is Tier.NETWORK:
+        yield Finding("CFG031", (*path, "location"), message)
+    elif role.unload.to is Tier.NETWORK:
+        yield Finding("CFG031", (*path, "unload", "to"), message)
 
 
 def _home(entry: Role | Shard, path: Path) -> Iterator[Finding]:
@@ -116,8 +120,9 @@ def _shard(draft: Draft, shard: Shard) -> Iterator[Finding]:
     if refused.touches((*path, "location")):
         return
     yield from _home(shard, path)
-    if shard.device is not None and shard.location is not Tier.VRAM:
-        yield Finding("CFG031", (*path, "device"), f"a device is for VRAM; the location is {shard.location}")
+    if shard.unload.to is Tier.NETWORK and shard.location is not Tier.NETWORK:
+        message = "an index is not sent to a server; choose SSD"
+        yield Finding("CFG031", (*path, "unload", "to"), message)
     if shard.location is Tier.NETWORK:
         yield from _network_shard(shard, path, refused)
         return
@@ -133,14 +138,8 @@ def _shard(draft: Draft, shard: Shard) -> Iterator[Finding]:
     if shard.source is None and shard.path is None and shard.url is None and not refused.touches(*origins):
         message = "source (documents to build it from) or path (an index that exists) is missing"
         yield Finding("CFG025", path, message, on_key=True)
-    node = draft.lab.nodes.get(shard.node or "")
     if shard.node is None and len(draft.nodes) > 1 and not refused.touches((*path, "node")):
         yield Finding("CFG025", path, f"which node? node: one of {', '.join(draft.nodes)}", on_key=True)
-    elif (
-        shard.location is Tier.VRAM and node is not None and not refused.touches(("nodes", node.name, "vram"))
-    ):
-        at = (*path, "device" if shard.device else "location")
-        yield from _room(node, shard.device or "auto", at, "is a home in VRAM")
 
 
 def _network_shard(shard: Shard, path: Path, refused: Refused) -> Iterator[Finding]:
@@ -155,8 +154,11 @@ def _network_shard(shard: Shard, path: Path, refused: Refused) -> Iterator[Findi
         )
     if shard.api == "http" and shard.collection is not None:
         yield Finding("CFG031", (*path, "collection"), "a collection is for api: qdrant")
-    if qdrant and shard.map is not None:
-        yield Finding("CFG031", (*path, "map"), "a map is for api: http")
+    if shard.map is not None and not refused.touches((*path, "api")):
+        (other,) = _MAP_OF_API.keys() - {shard.api}
+        for field in _MAP_OF_API[other]:
+            if field in shard.map.model_fields_set:
+                yield Finding("CFG031", (*path, "map", field), f"{field} is for api: {other}")
     if shard.path is not None:
         yield Finding("CFG031", (*path, "path"), "a shard on the network has no directory here")
 
@@ -177,10 +179,12 @@ def _shared_indexes(draft: Draft) -> Iterator[Finding]:
 
 
 def _policy(policy: Policy, refused: Refused) -> Iterator[Finding]:
-    shares = ("policy", "vram_low"), ("policy", "vram_high")
-    if policy.vram_low >= policy.vram_high and not refused.touches(*shares):
-        message = f"vram_low {policy.vram_low:.0%} is not below vram_high {policy.vram_high:.0%}"
-        yield Finding("CFG034", ("policy", "vram_low"), message)
+    for tier in ("vram", "ram", "ssd"):
+        low, high = getattr(policy, f"{tier}_low"), getattr(policy, f"{tier}_high")
+        at = ("policy", f"{tier}_low"), ("policy", f"{tier}_high")
+        if low >= high and not refused.touches(*at):
+            message = f"{tier}_low {low:.0%} is not below {tier}_high {high:.0%}"
+            yield Finding("CFG034", at[0], message)
     if policy.score.frequency + policy.score.recency + policy.score.cost <= 0:
         yield Finding("CFG034", ("policy", "score"), "all weights are 0; one must be more")
 

@@ -1,7 +1,8 @@
-"""The five fields of a cron schedule, checked with the position of what is wrong."""
+"""The five fields of a cron schedule: checked with the position of what is wrong, and when it is due."""
 
 import re
 from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _DAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -67,3 +68,49 @@ def _valid(field: _Field, part: str) -> bool:
     low = field.value(first)
     high = field.value(last) if dash else low
     return low is not None and high is not None and low <= high
+
+
+def due(schedule: str, since: datetime, until: datetime) -> datetime | None:
+    """Return the latest minute after `since`, up to `until`, that a valid schedule names; None if none is.
+
+    Both are in the one timezone that the schedule means, by the clock on its wall: an hour that the clock
+    skips is due when it has passed, one that it shows twice is due once. As cron has it, a day is named by
+    its day of the month or of the week where both are given, else by both.
+    """
+    minutes, hours, days, months, weekdays = (
+        _named(field, text) for field, text in zip(_FIELDS, schedule.split(), strict=True)
+    )
+    either = not any(text.startswith("*") for text in schedule.split()[2::2])
+    times = [
+        (hour, minute) for hour in sorted(hours, reverse=True) for minute in sorted(minutes, reverse=True)
+    ]
+
+    def named(day: date) -> bool:
+        by_month, by_week = day.day in days, day.isoweekday() % 7 in weekdays
+        return day.month in months and (by_month or by_week if either else by_month and by_week)
+
+    day = until.date()
+    while day >= since.date():
+        if named(day):
+            for hour, minute in times:
+                at = until.replace(day.year, day.month, day.day, hour, minute, 0, 0, fold=0)
+                if at <= until:
+                    if at > since:
+                        return at
+                    break
+        if day == date.min:
+            return None
+        day -= timedelta(days=1)
+    return None
+
+
+def _named(field: _Field, text: str) -> frozenset[int]:
+    """Return the values that a field of a valid schedule names; Sunday is 0."""
+    named: set[int] = set()
+    for part in text.split(","):
+        span, _, step = part.partition("/")
+        first, _, last = ("*", "", "") if span == "*" else span.partition("-")
+        low = field.low if first == "*" else field.value(first) or 0
+        high = field.high if first == "*" or (step and not last) else field.value(last or first) or 0
+        named.update(range(low, high + 1, int(step or 1)))
+    return frozenset(value % 7 if field.high == 7 else value for value in named)

@@ -12,7 +12,7 @@ def settle(draft: Draft) -> Lab:
 
     Without nodes there is one machine, `local`. A base runs on the only node, or the only one with VRAM;
     a role rests on the node of its base; a shard on the only node. What has two answers stays None, and so
-    does what the file says wrongly.
+    does what the file says wrongly. A role with a schedule lets it in, unless the file says whom it lets in.
     """
     lab = draft.lab
     nodes = lab.nodes if draft.declared["nodes"] else {name: Node(name=name) for name in draft.nodes}
@@ -49,7 +49,10 @@ def _role(draft: Draft, role: Role, bases: Mapping[str, Base], engine_node: str 
     ):
         base = bases.get(name or "")
         node = engine_node if base is None else base.node
-    return role.model_copy(update={"base": name, "node": node})
+    by = role.activated_by
+    if role.warm.at is not None and "activated_by" not in role.model_fields_set:
+        by = (*by, "schedule")
+    return role.model_copy(update={"base": name, "node": node, "activated_by": by})
 
 
 def _shard(draft: Draft, shard: Shard, node: str | None) -> Shard:

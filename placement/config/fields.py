@@ -134,6 +134,12 @@ def _cron(value: object) -> object:
     return value
 
 
+def _dotted(value: object) -> object:
+    if isinstance(value, str) and value != "." and not re.fullmatch(r"[^.\s]+(\.[^.\s]+)*", value):
+        fail("CFG022", f"{shown(value)} is not a path such as data.hits, or . for the whole answer")
+    return value
+
+
 def persona_fault(text: str) -> tuple[str, str] | None:
     """Return (code, message) of what is wrong with a persona: CFG071 size, 072 tokens, 073 variables."""
     nbytes = len(text.encode())
@@ -188,6 +194,7 @@ Share = Annotated[float, BeforeValidator(_measured(parse_percent, "85%"))]
 Home = Annotated[Tier, BeforeValidator(_tier)]
 Device = Annotated[str, BeforeValidator(_device)]
 Cron = Annotated[str, BeforeValidator(_cron)]
+Dotted = Annotated[str, BeforeValidator(_dotted)]
 Persona = Annotated[str, BeforeValidator(_persona)]
 Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],

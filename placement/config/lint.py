@@ -33,7 +33,7 @@ def unwise_text(tree: Mapping) -> Iterator[Finding]:
 
 
 def unused(lab: Lab) -> Iterator[Finding]:
-    """Yield L3 for shards and bases that no role uses, L4 for roles that refuse who consults them, and L5."""
+    """Yield L3 for shards and bases that no role uses, L7 for roles that refuse their schedule, and L5."""
     shards = {use.shard for role in lab.roles.values() for use in role.rag}
     for name in lab.rag:
         if name not in shards:
@@ -43,10 +43,9 @@ def unused(lab: Lab) -> Iterator[Finding]:
         if lab.roles and name not in bases:
             yield Finding("L3", ("bases", name), "no role uses this base", on_key=True, warning=True)
     for name, role in lab.roles.items():
-        for index, other in enumerate(role.consults):
-            if other in lab.roles and name not in lab.roles[other].activated_by:
-                message = f"{other} will refuse: its activated_by does not list {name}"
-                yield Finding("L4", ("roles", name, "consults", index), message, warning=True)
+        if role.warm.at is not None and "schedule" not in role.activated_by:
+            message = "the schedule will be refused: activated_by does not list schedule"
+            yield Finding("L7", ("roles", name, "warm", "at"), message, warning=True)
     yield from crowded(lab)
 
 

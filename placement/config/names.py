@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from placement.config.fields import NAME
 from placement.config.problems import Finding, Path, did_you_mean, quoted
 from placement.config.schema import Lab
+from placement.tiers import Tier
 
 LOCAL = "local"
 
@@ -27,6 +28,9 @@ def name_faults(declared: Declared) -> Iterator[Finding]:
                 yield Finding("CFG026", path, f"the {what} must match {NAME}", on_key=True)
             elif section == "roles" and name in _ACTIVATORS:
                 message = f"the role name {name!r} is a word of activated_by; choose another"
+                yield Finding("CFG026", path, message, on_key=True)
+            elif section == "nodes" and name.lower() == Tier.NETWORK:
+                message = f"the node name {name!r} is the word for what rests at an address; choose another"
                 yield Finding("CFG026", path, message, on_key=True)
             other = first.setdefault(name.lower(), name)
             if other != name:

@@ -9,6 +9,7 @@ from placement.config.fields import (
     Bytes,
     Cron,
     Device,
+    Dotted,
     Dtype,
     Flag,
     Home,
@@ -105,6 +106,9 @@ class Unload(_Frozen):
 
     idle_s: Seconds = Field(600.0, alias="idle", gt=0, description="Time without an ask, such as 10min.")
     to: Home | None = Field(None, description="The tier it goes to, its home or below; default: its home.")
+    at: Cron | None = Field(
+        None, description='Schedule at which it goes whenever it was last asked, such as "0 20 * * *".'
+    )
 
 
 class Generation(_Frozen):
@@ -135,6 +139,9 @@ class Role(Entry):
     lora_path: Text = Field(description="Directory, Hugging Face id or URL of the adapter; it is only read.")
     location: Home = Field(description="The tier where the adapter rests: VRAM, RAM, SSD (or disk), network.")
     node: Text | None = Field(None, description="The node where it rests; default: the node of its base.")
+    device: Device | None = Field(
+        None, description="VRAM only: the device where it rests; it is that of its base."
+    )
     description: str = Field("", description="What the role is for, in a sentence for people.")
     persona: Persona = Field("", description="The system prompt of the role.")
     persona_file: Text | None = Field(None, description="A text file that holds the persona instead.")
@@ -143,7 +150,8 @@ class Role(Entry):
     )
     consults: tuple[Text, ...] = Field((), description="Roles that it may ask.")
     activated_by: tuple[Text, ...] = Field(
-        ("user",), description="Who may activate it: user, schedule, or roles."
+        ("user",),
+        description="Who may activate it: user, schedule, or roles; default: user, and its own schedule.",
     )
     warm: Warm = Field(Warm(), description="When it is brought up ahead of need.")
     unload: Unload = Field(Unload(), description="When it is unloaded, and where to.")
@@ -152,11 +160,23 @@ class Role(Entry):
 
 
 class HttpMap(_Frozen):
-    """The names that a foreign search API uses."""
+    """The names that a foreign server uses for what Tierce needs."""
 
-    query: Text = Field("query", description="The field of the request that carries the question.")
+    query: Text = Field("query", description="http only: the field of the request that carries the question.")
+    top_k: Text | None = Field(
+        None, description="http only: the field of the request that says how many passages to return."
+    )
+    results: Dotted = Field(
+        "results", description='http only: where the answer has its list, such as data.hits; ".": it is one.'
+    )
     text: Text = Field("text", description="The field of a result that carries the passage.")
-    score: Text = Field("score", description="The field of a result that carries its score.")
+    score: Text = Field("score", description="http only: the field of a result that carries its score.")
+    document: Text | None = Field(
+        None, description="The field of a result that names the document; default: none is named."
+    )
+    vector: Text | None = Field(
+        None, description="qdrant only: the named vector to search; default: the unnamed one."
+    )
 
 
 class Shard(Entry):
@@ -174,7 +194,7 @@ class Shard(Entry):
     api: Annotated[Literal["qdrant", "http"], one_of("api", ("qdrant", "http"))] = Field(
         "qdrant", description="network only: qdrant, or http for any search API."
     )
-    map: HttpMap | None = Field(None, description="api http only: the field names of the foreign API.")
+    map: HttpMap | None = Field(None, description="network only: the field names of the foreign server.")
     device: Device | None = Field(None, description="VRAM only: the device whose engine holds it.")
     pin: Flag = Field(False, description="true: it never leaves its home.")
     tenant_key: Text | None = Field(None, description="Field of the documents that keeps tenants apart.")
@@ -194,7 +214,11 @@ class Policy(_Frozen):
     """When things move by themselves."""
 
     vram_high: Share = Field(0.92, gt=0, description="Above this share of VRAM, items are demoted.")
-    vram_low: Share = Field(0.85, gt=0, description="Demoting goes on down to this share.")
+    vram_low: Share = Field(0.85, gt=0, description="Demoting goes on down to this share of VRAM.")
+    ram_high: Share = Field(0.95, gt=0, description="Above this share of main memory, items are demoted.")
+    ram_low: Share = Field(0.90, gt=0, description="Demoting goes on down to this share of main memory.")
+    ssd_high: Share = Field(0.97, gt=0, description="Above this share of the disk, copies are dropped.")
+    ssd_low: Share = Field(0.95, gt=0, description="Dropping goes on down to this share of the disk.")
     warm_ahead: Flag = Field(True, description="Bring items up ahead of need where habits tell.")
     want_deadline_s: Seconds = Field(
         30.0, alias="want_deadline", gt=0, description="How long an ask waits for an item to come up."

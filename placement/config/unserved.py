@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 
+from pydantic import BaseModel
+
 from placement.config.problems import Finding, Path, dotted
-from placement.config.schema import Base, Lab, Policy, Role, Serve, Shard
+from placement.config.schema import Lab, Policy, Serve
 from placement.tiers import Tier
 
-_LATER: dict[type, tuple[str, ...]] = {
-    Role: ("consults", "warm"),
-    Shard: ("warm", "unload", "tenant_key", "device"),
-    Base: ("replicas",),
-}
+_LATER: dict[str, tuple[str, ...]] = {"bases": ("replicas",), "rag": ("tenant_key",)}
+_LATER_OF_POLICY = ("warm_ahead", "lease_s", "score")
+#: What a shard at an address has no use for: its index is not ours to move.
+_OF_WHAT_MOVES = ("pin", "warm", "unload")
 
 
 def unserved(lab: Lab) -> Iterator[str]:
@@ -27,22 +28,23 @@ def without_effect(lab: Lab) -> Iterator[Finding]:
 
 
 def _unserved(lab: Lab) -> Iterator[tuple[Path, str]]:
-    for section in ("roles", "rag", "bases"):
+    for section, fields in _LATER.items():
         for name, entry in getattr(lab, section).items():
-            for field in _LATER[type(entry)]:
-                if getattr(entry, field) != type(entry).model_fields[field].default:
+            for field in fields:
+                if _differs(entry, field):
                     yield (section, name, field), ""
-    for name, role in lab.roles.items():
-        if role.location is Tier.NETWORK:
-            yield ("roles", name, "location"), ": network"
-        if role.unload.to is Tier.NETWORK:
-            yield ("roles", name, "unload", "to"), ": network"
     for name, shard in lab.rag.items():
-        if shard.location in {Tier.NETWORK, Tier.VRAM}:
-            yield ("rag", name, "location"), f": {shard.location}"
-        if shard.path is not None and shard.source is None:
-            yield ("rag", name, "path"), " without source"
-    if lab.policy != Policy().model_copy(update={"want_deadline_s": lab.policy.want_deadline_s}):
-        yield ("policy",), ", want_deadline excepted"
+        if shard.location is Tier.NETWORK:
+            for field in _OF_WHAT_MOVES:
+                if _differs(shard, field):
+                    yield ("rag", name, field), ": what rests on a server stays there"
+    for field in _LATER_OF_POLICY:
+        if _differs(lab.policy, field):
+            yield ("policy", Policy.model_fields[field].alias or field), ""
     if lab.serve != Serve():
         yield ("serve",), ""
+
+
+def _differs(entry: BaseModel, field: str) -> bool:
+    """Say whether a field has another value than where nothing is said."""
+    return bool(getattr(entry, field) != type(entry).model_fields[field].default)

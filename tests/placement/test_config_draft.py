@@ -35,6 +35,7 @@ def test_an_unknown_field_does_not_hide_a_contradiction(text, fault):
         ("policy: {vram_low: 95%, vram_high: 90%, lease: 5}", "policy.lease", "policy.vram_low"),
         ("roles: {r: {lora_path: x, location: RAM, pin: 1, unload: {to: VRAM}}}", "roles.r.pin", "roles.r.unload.to"),
         ("rag: {s: {location: RAM, url: x, unload: {idle: 5}}}", "rag.s.unload.idle", "rag.s.url"),
+        ("roles: {r: {lora_path: ./x, location: RAM, unload: {to: network, idle: 5}}}", "roles.r.unload.idle", "roles.r.unload.to"),
         ("bases: {m: {model: x, slots: 0, kv_cache: 2GiB}}\nnodes: {a: {vram: 1GiB, ram: 5}}", "nodes.a.ram", "bases.m.kv_cache"),
         ("serve: {host: 0.0.0.0, port: x}", "serve.port", "serve.host"),
     ],
@@ -65,6 +66,9 @@ def test_a_refused_value_does_not_hide_what_it_has_no_part_in(text, refused, fau
         "bases: {m: {model: x}, n: {model: y}}\nroles: {r: {base: [m], lora_path: x, location: RAM}}",
         "nodes: {a: {vram: 1GiB}, b: {vram: 1GiB}}\nroles: {r: {node: 1, lora_path: x, location: RAM}}",
         "roles: {r: {lora_path: x, location: vrm, unload: {to: VRAM}}}",
+        "roles: {r: {lora_path: x, location: RAM, consults: [s]}, s: {lora_path: x, location: RAM, activated_by: [1]}}",
+        "policy: {ram_low: 99%, ram_high: 199%}",
+        "rag: {s: {location: network, url: x, api: htp, map: {vector: v}}}",
     ],
 )  # fmt: skip
 def test_a_refused_value_is_in_no_contradiction(text):

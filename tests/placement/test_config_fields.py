@@ -79,7 +79,7 @@ def test_a_name_is_the_key_and_no_field():
         ("roles:\n  coder:\n", "2:9 roles.coder: is empty; give a value, or take the line out [CFG022]"),
         ("roles: {coder: null}\n", "1:16 roles.coder: is null; an entry is a mapping of fields [CFG022]"),
         ("rag: [a, b]\n", "1:1 rag: expected a mapping of names to entries [CFG022]"),
-        ("policy: 5\n", "1:9 policy: expected a mapping of fields: vram_high, vram_low, warm_ahead, want_deadline, lease, score [CFG022]"),
+        ("policy: 5\n", "1:9 policy: expected a mapping of fields: vram_high, vram_low, ram_high, ram_low, ssd_high, ssd_low, warm_ahead, want_deadline, lease, score [CFG022]"),
         ("nodes: {desk: 24GiB}\n", "1:15 nodes.desk: expected a mapping of fields: vram, ram, ssd [CFG022]"),
     ],
 )  # fmt: skip

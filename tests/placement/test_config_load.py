@@ -98,7 +98,9 @@ def test_the_design_loads_as_it_is(design):
     assert design.rag["outside"].map is not None
     assert design.rag["outside"].map.query == "q"
     assert (design.serve.api_keys[0].scope, design.serve.api_keys[0].roles) == ("admin", ("coder",))
-    assert [str(warning) for warning in design.warnings] == []
+    assert [(warning.code, warning.path) for warning in design.warnings] == [
+        ("L7", "roles.philosopher.warm.at")
+    ]
 
 
 def test_each_entry_knows_its_name(design):
@@ -132,6 +134,8 @@ def test_what_is_not_said_has_its_default():
     assert (role.rag[0].top_k, role.rag[0].required) == (4, True)
     assert (base.slots, base.max_rank, base.kv_cache, base.deterministic) == (8, 64, 256 * 2**20, True)
     assert (lab.policy.vram_high, lab.policy.vram_low) == (0.92, 0.85)
+    assert (lab.policy.ram_high, lab.policy.ram_low) == (0.95, 0.90)
+    assert (lab.policy.ssd_high, lab.policy.ssd_low) == (0.97, 0.95)
     assert (lab.serve.host, lab.serve.port) == ("127.0.0.1", 8000)
 
 

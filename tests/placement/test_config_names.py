@@ -58,6 +58,12 @@ def test_the_words_of_activated_by_are_no_role_names():
     ]
 
 
+def test_a_node_cannot_be_called_network():
+    """What rests at an address rests at `network`, which is no machine."""
+    (fault,) = (fault for fault in faults("nodes:\n  network: {ram: 1GiB}\n") if "CFG026" in fault)
+    assert fault.startswith("2:3 nodes.network: the node name 'network' is the word for what rests at an")
+
+
 def test_names_that_differ_by_letter_case_are_refused():
     """Some disks cannot tell them apart: CFG027 at the second (row 20)."""
     assert faults(roles(coder="", Coder="")) == [
@@ -152,12 +158,26 @@ def test_what_is_not_used_is_a_warning():
     assert {warning.severity for warning in lab.warnings} == {"warning"}
 
 
-def test_a_role_that_would_be_refused_is_a_warning():
-    """Whom a role consults has to let it in: L4."""
-    lab = load(roles(a="consults: [b]", b="consults: [c]", c="activated_by: [b]"), {})
-    assert [str(warning) for warning in lab.warnings] == [
-        "cluster.yaml:2:47 roles.a.consults[0]: b will refuse: its activated_by does not list a [L4]"
+def test_whom_a_role_consults_has_to_let_it_in():
+    """An ask that would always be refused is CFG039, with the line that mends it."""
+    assert faults(roles(a="consults: [b]", b="consults: [c]", c="activated_by: [b]")) == [
+        "2:47 roles.a.consults[0]: b would refuse it; write activated_by: [user, a] at b [CFG039]"
     ]
+    assert load(roles(a="consults: [b]", b="activated_by: [user, a]"), {}).warnings == ()
+
+
+def test_a_role_with_a_schedule_lets_it_in():
+    """Who writes warm.at and no activated_by means the schedule too; who writes both says it, or is warned."""
+    lab = load(roles(a='warm: {at: "0 9 * * *"}', b="warm: {after: [a]}"), {})
+    assert [role.activated_by for role in lab.roles.values()] == [("user", "schedule"), ("user",)]
+    assert lab.warnings == ()
+    lab = load(roles(a='warm: {at: "0 9 * * *"}, activated_by: [user]'), {})
+    assert lab.roles["a"].activated_by == ("user",)
+    assert [str(warning) for warning in lab.warnings] == [
+        "cluster.yaml:2:47 roles.a.warm.at: the schedule will be refused: activated_by does not list schedule [L7]"
+    ]
+    load(roles(a='warm: {at: "0 9 * * *"}, activated_by: null'), {})
+    assert load(roles(a='warm: {at: "0 9 * * *"}, activated_by: [schedule]'), {}).warnings == ()
 
 
 def test_a_circle_of_warming_is_printed():
@@ -203,6 +223,7 @@ def test_a_broken_entry_hides_no_problem_of_others():
         "4:42 roles.a.node: unknown node 'dsk'; did you mean 'desk'? (nodes: desk) [CFG030]",
         "4:73 roles.a.rag[1]: unknown shard 'homer'; one of plato [CFG062]",
         "4:81 roles.a.teir: unknown field 'teir'; did you mean 'location'? [CFG020]",
+        "5:59 roles.b.consults[0]: a would refuse it; write activated_by: [user, b] at a [CFG039]",
         "5:62 roles.b.consults[1]: unknown role 'c'; one of a, b [CFG062]",
         "6:7 rag.plato: source (documents to build it from) or path (an index that exists) is missing [CFG025]",
     ]

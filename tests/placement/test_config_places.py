@@ -6,6 +6,7 @@ import pytest
 from placement.config import ConfigError, load
 
 TWO = "nodes: {desk: {vram: {cuda:0: 8GiB}}, attic: {ram: 8GiB}}\n"
+BASES = "bases: {m: {model: ./m}}\n"
 BASE = "bases: {m: {model: ./m, node: desk}}\n"
 
 
@@ -19,7 +20,7 @@ def faults(text: str) -> list[str]:
 def role_faults(fields: str, above: str = "") -> list[str]:
     """The problems of a role with such fields, from its name on, without the place."""
     return [
-        fault.partition(" ")[2] for fault in faults(f"{above}roles: {{r: {{lora_path: ./r, {fields}}}}}\n")
+        fault.partition(" ")[2] for fault in faults(f"{above}roles: {{r: {{lora_path: o/r, {fields}}}}}\n")
     ]
 
 
@@ -126,7 +127,7 @@ def test_unloading_goes_down(fields, fault):
     """`unload.to` above the home, or away from it for what is pinned, is CFG034."""
     assert role_faults(fields) == [f"roles.r.unload.to: {fault} [CFG034]"]
     extra = ", url: x, collection: y" if "network" in fields else ", source: d"
-    assert shard_faults(fields + extra) == [f"rag.s.unload.to: {fault} [CFG034]"]
+    assert shard_faults(fields + extra, BASES) == [f"rag.s.unload.to: {fault} [CFG034]"]
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,10 @@ def test_a_persona_is_written_once():
         ("location: SSD, source: d, api: http", ["rag.s.api: api is for location: network; the location is SSD [CFG031]"]),
         ("location: RAM, source: d, device: cuda:0", ["rag.s.device: a device is for VRAM; the location is RAM [CFG031]"]),
         ("location: network, url: x, collection: y, path: z", ["rag.s.path: a shard on the network has no directory here [CFG031]"]),
-        ("location: network, url: x, collection: y, map: {}", ["rag.s.map: a map is for api: http [CFG031]"]),
+        ("location: SSD, source: d, map: {}", ["rag.s.map: map is for location: network; the location is SSD [CFG031]"]),
+        ("location: network, url: x, collection: y, map: {query: q, text: t}", ["rag.s.map.query: query is for api: http [CFG031]"]),
+        ("location: network, api: http, url: x, map: {vector: v, top_k: n}", ["rag.s.map.vector: vector is for api: qdrant [CFG031]"]),
+        ("location: network, api: http, url: x, map: {results: a..b}", ["rag.s.map.results: 'a..b' is not a path such as data.hits, or . for the whole answer [CFG022]"]),
         ("location: network, api: http, url: x, collection: y", ["rag.s.collection: a collection is for api: qdrant [CFG031]"]),
     ],
 )  # fmt: skip
@@ -172,7 +176,37 @@ def test_a_shard_has_what_its_location_needs(fields, found):
 @pytest.mark.parametrize("fields", ["location: RAM, source: d", "location: SSD, path: /i", "location: VRAM, source: d, path: i"])  # fmt: skip
 def test_a_shard_is_built_or_opened(fields):
     """Documents, an index, or both."""
-    load(f"rag: {{s: {{{fields}}}}}\n", {})
+    load(f"{BASES}rag: {{s: {{{fields}}}}}\n", {})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "url: x, collection: y, map: {text: body, document: file, vector: dense}",
+        "url: x, api: http, map: {query: q, top_k: n, results: data.hits, text: b, score: s, document: d}",
+        "url: x, api: http, map: {results: .}",
+    ],
+)
+def test_a_server_has_its_own_names(fields):
+    """Each kind of server has the map that it needs."""
+    load(f"rag: {{s: {{location: network, {fields}}}}}\n", {})
+
+
+def test_a_folder_is_not_on_the_network():
+    """An adapter rests there at a hub id or an address only, an index only where it was always: CFG031."""
+    message = "what rests on the network is at a hub id or an address, and lora_path is a folder; choose SSD"
+    for path in ("./x", "/x", "~/x"):
+        text = f"roles: {{r: {{lora_path: {path}, location: network}}}}\n"
+        assert [fault.partition(" ")[2] for fault in faults(text)] == [
+            f"roles.r.location: {message} [CFG031]"
+        ]
+    load("roles: {r: {lora_path: org/x, location: network}}\n", {})
+    load('roles: {r: {lora_path: "https://host/x/", location: SSD, unload: {to: network}}}\n', {})
+    (fault,) = faults("roles: {r: {lora_path: ./x, location: SSD, unload: {to: network}}}\n")
+    assert fault == f"1:57 roles.r.unload.to: {message} [CFG031]"
+    assert shard_faults("location: SSD, source: d, unload: {to: network}") == [
+        "rag.s.unload.to: an index is not sent to a server; choose SSD [CFG031]"
+    ]
 
 
 def test_two_shards_cannot_share_an_index():
@@ -211,6 +245,8 @@ def test_engines_can_be_counted(replicas, found):
     ("text", "fault"),
     [
         ("policy: {vram_high: 80%}\n", "1:1 policy.vram_low: vram_low 85% is not below vram_high 80% [CFG034]"),
+        ("policy: {ram_low: 95%}\n", "1:19 policy.ram_low: ram_low 95% is not below ram_high 95% [CFG034]"),
+        ("policy: {ssd_high: 90%}\n", "1:1 policy.ssd_low: ssd_low 95% is not below ssd_high 90% [CFG034]"),
         ("policy: {score: {frequency: 0, recency: 0, cost: 0}}\n", "1:10 policy.score: all weights are 0; one must be more [CFG034]"),
         ("policy: {score: {cost: -1}}\n", "1:24 policy.score.cost: must be at least 0 [CFG034]"),
         ("serve: {port: 65536}\n", "1:15 serve.port: must be at most 65535 [CFG034]"),
