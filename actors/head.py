@@ -1,4 +1,8 @@
-"""A Ray head of our own: started on loopback for one lab, recorded, and stopped exactly as recorded."""
+"""A Ray head of our own: started on loopback for one lab, recorded, and stopped exactly as recorded.
+
+What its GCS knows lies in a RocksDB in the lab's folder. A head that died without being stopped goes on from
+there: same address, same token, and Ray itself makes the detached actors again.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import socket
@@ -14,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -27,13 +32,22 @@ POLL_S = 0.1
 #: Ray resolves 127.0.0.1 to the machine's outward address; another loopback address it leaves alone.
 LOOPBACK = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 MIN_STORE_NBYTES = 80 << 20
+#: Of several machines, a dead one is noticed in 10 s and a cut link in 25 s; Ray's own values take a minute.
+#: Any quicker, and a machine that is merely busy is taken for dead, with all that runs on it.
+HEALTH = {
+    "RAY_health_check_period_ms": "2000",
+    "RAY_health_check_timeout_ms": "5000",
+    "RAY_health_check_failure_threshold": "5",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """The record of a head that we started.
 
-    `created` is the process's start time, so that a reused pid is not ours.
+    `created` is the process's start time, so that a reused pid is not ours. `storage` is the folder of what
+    its GCS knows. `up` is False from the birth of its process until Ray runs; until it first did, the port
+    is 0.
     """
 
     lab: str
@@ -43,6 +57,8 @@ class Head:
     temp_dir: str
     token_path: str
     dashboard: str
+    storage: str = ""
+    up: bool = True
 
     def alive(self) -> bool:
         """Say whether the very process that was recorded still runs."""
@@ -52,9 +68,20 @@ class Head:
         except psutil.NoSuchProcess:
             return False
 
+    def goes_on(self) -> bool:
+        """Say whether Ray once ran here and left what it knew, so that a new process can go on from it."""
+        return not self.address.endswith(":0") and bool(self.storage) and Path(self.storage).is_dir()
+
     def environment(self) -> dict[str, str]:
         """Return what a process must have set to be let in."""
         return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": self.token_path}
+
+    def record(self) -> None:
+        """Write the record, so that it is whole whatever happens to this process."""
+        path = lab_home(self.lab) / "head.json"
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        new.replace(path)
 
 
 def home() -> Path:
@@ -77,63 +104,112 @@ def alone(lab: str) -> Iterator[None]:
         yield
 
 
+def recorded(lab: str) -> Head | None:
+    """Return the record of a lab's head, dead or alive; None if there was none, or it was stopped."""
+    path = home() / lab / "head.json"
+    return Head(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
 def heads() -> list[Head]:
-    """Return the recorded heads that still run, by lab name."""
-    found = []
-    for record in sorted(home().glob("*/head.json")):
-        head = Head(**json.loads(record.read_text(encoding="utf-8")))
-        if head.alive():
-            found.append(head)
-    return found
+    """Return the recorded heads that run, by lab name."""
+    known = (recorded(path.parent.name) for path in sorted(home().glob("*/head.json")))
+    return [head for head in known if head is not None and head.up and head.alive()]
 
 
-def start(lab: str, *, node: str, store_nbytes: int, dashboard: bool) -> Head:
+def start(
+    lab: str,
+    *,
+    node: str,
+    store_nbytes: int,
+    dashboard: bool,
+    host: str = LOOPBACK,
+    resume: bool = True,
+) -> Head:
     """Start a Ray head for `lab` with our label, our token and our temp dir; return its record.
 
-    Raises WorldError TRC042 with the end of Ray's own output if it does not come up in time.
+    It listens at `host`: on loopback no other machine can join it.
+
+    A head that runs is returned as it is. One that died without being stopped goes on: what is left of it is
+    ended, and Ray makes its detached actors again; `resume=False` starts anew instead. The caller holds
+    `alone(lab)`. Raises WorldError TRC042 with the end of Ray's own output if it does not come up in time; a
+    head that was to go on can then be started again, or be forgotten by `stop`.
     """
-    folder = lab_home(lab)
-    token_path = folder / "token"
-    write_secret(token_path, secrets.token_hex(32))
-    temp_dir = tempfile.mkdtemp(prefix="tierce-")  # short: the paths of Ray's sockets may have 107 bytes
-    log = folder / "head.log"
-    arguments = [
-        "--head", "--block", f"--node-ip-address={LOOPBACK}", "--port=0",
-        "--dashboard-host=127.0.0.1", "--dashboard-port=0", f"--include-dashboard={str(dashboard).lower()}",
-        f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
-        f"--labels=tierce/node={node}", f"--object-store-memory={max(store_nbytes, MIN_STORE_NBYTES)}",
-        f"--temp-dir={temp_dir}", "--disable-usage-stats",
-    ]  # fmt: skip
-    pid = _spawn(arguments, log, token_path)
+    before = recorded(lab)
+    if before is not None and before.up and before.alive():
+        return before
+    if before is not None and not (resume and before.goes_on()):
+        stop(before)
+        before = None
+    if before is not None:
+        _end(_session(before))
+        Path(before.temp_dir).mkdir(mode=0o700, exist_ok=True)  # a reboot may have emptied /tmp
+        # Ray would take a raylet that joined the head on this machine for the head itself, and refuse.
+        (Path(before.temp_dir) / "ray_current_cluster").unlink(missing_ok=True)
+    plan = before or _new(lab, host)
+    log = lab_home(lab) / "head.log"
+    pid = _spawn(_arguments(plan, node, store_nbytes, dashboard=dashboard), log, plan)
+    head = replace(plan, pid=pid, created=psutil.Process(pid).create_time(), up=False)
     try:
+        head.record()
         said = _wait_until_up(pid, log)
-        head = Head(
-            lab=lab,
-            address=_after(said, "ray start --address='"),
-            pid=pid,
-            created=psutil.Process(pid).create_time(),
-            temp_dir=temp_dir,
-            token_path=str(token_path),
+        address = _after(said, "ray start --address='")
+        head = replace(
+            head,
+            address=address,
             dashboard=_after(said, "RAY_API_SERVER_ADDRESS='") if dashboard else "",
+            up=True,
         )
-    except BaseException:  # Ctrl-C too: what is not recorded could never be stopped
-        _end(_session(pid))
-        shutil.rmtree(temp_dir, ignore_errors=True)
+        head.record()
+    except BaseException:  # Ctrl-C too: what is not up must not stay
+        _end(_session(head))
+        if before is None:
+            _forget(head)
         raise
-    (folder / "head.json").write_text(json.dumps(asdict(head)), encoding="utf-8")
     return head
 
 
-def _spawn(arguments: list[str], log: Path, token_path: Path) -> int:
+def _new(lab: str, host: str) -> Head:
+    """Return a head that has yet to be born, with a token and a temp dir of its own, and no past."""
+    folder = lab_home(lab)
+    shutil.rmtree(folder / "gcs", ignore_errors=True)
+    write_secret(folder / "token", secrets.token_hex(32))
+    return Head(
+        lab=lab,
+        address=f"{host}:0",
+        pid=0,
+        created=0.0,
+        temp_dir=tempfile.mkdtemp(prefix="tierce-"),  # short: the paths of Ray's sockets may have 107 bytes
+        token_path=str(folder / "token"),
+        dashboard="",
+        storage=str(folder / "gcs"),
+        up=False,
+    )
+
+
+def _arguments(head: Head, node: str, store_nbytes: int, *, dashboard: bool) -> list[str]:
+    host, _, port = head.address.rpartition(":")
+    return [
+        "--head", "--block", f"--node-ip-address={host}", f"--port={port}",
+        "--dashboard-host=127.0.0.1", "--dashboard-port=0", f"--include-dashboard={str(dashboard).lower()}",
+        f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
+        f"--labels=tierce/node={node}", f"--object-store-memory={max(store_nbytes, MIN_STORE_NBYTES)}",
+        f"--temp-dir={head.temp_dir}", "--disable-usage-stats",
+    ]  # fmt: skip
+
+
+def _spawn(arguments: list[str], log: Path, head: Head) -> int:
     """Run `ray start` in a session of its own, detached from this process; return its pid.
 
     Its PATH begins with this Python, so that the `python` of a job is the one that has Tierce.
     """
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # it would wait 30 s for actors that are to end with it
+        "RAY_gcs_storage": "rocksdb",
+        "RAY_gcs_storage_path": head.storage,
+        **({} if head.address.startswith(f"{LOOPBACK}:") else HEALTH),
+        **head.environment(),
     }
     write = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     files = [
@@ -158,27 +234,53 @@ def _wait_until_up(pid: int, log: Path) -> str:
 
 
 def stop(head: Head) -> int:
-    """End the recorded head and every process of its session, and remove its temp dir; return how many ended.
+    """End the recorded head and every process of its session, and remove its files; return how many ended.
 
-    Raises WorldError TRC043 if some stay.
+    Also for a head that has died: what it left is ended, and nothing goes on from it. Raises WorldError
+    TRC043 if some processes stay.
     """
-    session = _session(head.pid) if head.alive() else []
+    session = _session(head)
     stayed = _end(session)
-    (home() / head.lab / "head.json").unlink(missing_ok=True)
     if stayed:
         raise WorldError(
             "TRC043", f"processes {[process.pid for process in stayed]} of lab {head.lab} did not end"
         )
-    shutil.rmtree(head.temp_dir, ignore_errors=True)
+    _forget(head)
     return len(session)
+
+
+def _forget(head: Head) -> None:
+    (home() / head.lab / "head.json").unlink(missing_ok=True)
+    shutil.rmtree(head.temp_dir, ignore_errors=True)
+    if head.storage:
+        shutil.rmtree(head.storage, ignore_errors=True)
+
+
+def join_command(address: str, node: str, *, store_nbytes: int | None = None) -> str:
+    """Return the line that a person types on machine `node` to have it join the Ray at `address`.
+
+    It names the file of the token as this process knows it, never the token: that machine needs a copy there.
+    `store_nbytes` sizes the object store, which carries the RAM tier.
+    """
+    words = ["ray", "start", f"--address={address}", f"--labels=tierce/node={node}"]
+    if store_nbytes is not None:
+        words.append(f"--object-store-memory={max(store_nbytes, MIN_STORE_NBYTES)}")
+    settings = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
+    known = {
+        name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH") if name in os.environ
+    }
+    said = [f"{name}={shlex.quote(value)}" for name, value in (known | settings).items()]
+    line = " ".join([*said, shlex.join(words)])
+    here_only = address.startswith("127.")
+    return line + "  # this Ray is for its own machine alone: see `ray start --head`" if here_only else line
 
 
 def _end(session: list[psutil.Process]) -> list[psutil.Process]:
     """Ask the leader of a session to end it, then kill what is left; return what did not even end by that."""
-    for process in session:
-        if process.pid == _sid(process.pid):
-            _signal(process, signal.SIGTERM)
-    _, left = psutil.wait_procs(session, timeout=STOP_S)
+    leaders = [process for process in session if process.pid == _sid(process.pid)]
+    for process in leaders:
+        _signal(process, signal.SIGTERM)
+    _, left = psutil.wait_procs(session, timeout=STOP_S if leaders else 0)
     for process in left:
         _signal(process, signal.SIGKILL)
     return psutil.wait_procs(left, timeout=STOP_S)[1]
@@ -189,12 +291,24 @@ def _signal(process: psutil.Process, number: int) -> None:
         process.send_signal(number)
 
 
-def _session(leader: int) -> list[psutil.Process]:
-    """Return the processes of the session that `leader` leads.
+def _session(head: Head) -> list[psutil.Process]:
+    """Return the processes of the session that the recorded process leads, or led before it died.
 
-    The head ran `setsid`, so they are all ours.
+    The head ran `setsid`, so they are all ours. Without its leader a session is known by the folder of its
+    processes: the number may have gone to somebody else's.
     """
-    return [process for process in psutil.process_iter() if _sid(process.pid) == leader]
+    session = [process for process in psutil.process_iter() if _sid(process.pid) == head.pid]
+    if head.alive():
+        return session
+    ours = any(head.temp_dir in word for process in session for word in _command(process))
+    return session if ours else []
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return []
 
 
 def _sid(pid: int) -> int:
