@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from html import escape
 
-from actors.rag.prompt import Citation
+from actors.rag.prompt import Citation, Consulted
 
 
 @dataclass(frozen=True, slots=True)
 class Activation:
     """What it cost to bring the adapter into its slot for this answer.
 
-    `source` is the tier that the bytes came from ("RAM", "SSD"); `total_s` runs from the want to the grant,
-    `copy_s` is the part of it that moved bytes.
+    `source` is the tier that the bytes came from ("RAM", "SSD", "network"); `total_s` runs from the want to
+    the grant, `copy_s` is the part of it that moved bytes.
     """
 
     source: str
@@ -22,11 +22,12 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The passages that stand in the prompt, and what had to be left out of it."""
+    """The passages and the answers of other roles that stand in the prompt, and what was left out of it."""
 
     citations: tuple[Citation, ...]
     left_out: tuple[str, ...]
     search_s: float
+    consulted: tuple[Consulted, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ Event = Found | Piece | End
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer: its text, the passages it may cite, and which weights spoke."""
+    """A whole answer: its text, the sources that it may cite, and which weights spoke."""
 
     text: str
     found: Found
@@ -67,6 +68,15 @@ class Answer:
         return self.found.citations
 
     @property
+    def consulted(self) -> tuple[Consulted, ...]:
+        return self.found.consulted
+
+    @property
+    def sources(self) -> tuple[Citation | Consulted, ...]:
+        """Passages and consulted roles, in the order of their numbers."""
+        return (*self.citations, *self.consulted)
+
+    @property
     def left_out(self) -> tuple[str, ...]:
         return self.found.left_out
 
@@ -75,11 +85,11 @@ class Answer:
         return self.end.version
 
     def __str__(self) -> str:
-        sources = "".join(f"\n  {citation}" for citation in self.citations)
+        sources = "".join(f"\n  {source}" for source in self.sources)
         return f"{self.text}{sources}"
 
     def _repr_html_(self) -> str:
-        sources = "".join(f"<div><code>{escape(str(citation))}</code></div>" for citation in self.citations)
+        sources = "".join(f"<div><code>{escape(str(source))}</code></div>" for source in self.sources)
         end = self.end
         came = f", adapter from {end.activation.source}" if end.activation else ""
         return (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from actors.listing import Listing, Member, Space, Thing
 from actors.muster import log_of, shard_item
 from placement.messages import Beat, Seen
+from placement.pressure import level
 from placement.rows import Row, rows
-from placement.state import Item, Place
+from placement.state import Gauge, Item, Place
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from actors.journal import Journal
     from actors.shard import Shelved
     from actors.store import Stored
+    from placement.machine import Machine
     from placement.state import State
 
 
@@ -66,13 +68,21 @@ def answered(crew: Crew, census: Census, node: str) -> bool:
 
 
 def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) -> Beat:
-    """Return what `node` holds, place by place; a place whose actor did not answer is not in it."""
+    """Return what `node` holds, place by place, and how full it is.
+
+    A place whose actor did not answer is not in it. What is being fetched takes room on the SSD already.
+    """
     places: dict[Place, dict[Item, Seen]] = {}
+    gauges: dict[Place, tuple[Gauge, ...]] = {}
     stored = census.stores.get(node)
     if stored is not None:
         places[Place(node, Tier.RAM)] = _images(stored.ram)
+        gauges = {
+            Place(node, tier): tuple(_less(gauge, _indexed(crew, census, node, tier)) for gauge in found)
+            for tier, found in stored.gauges.items()
+        }
         if stored.started:
-            places[Place(node, Tier.SSD)] = _images(stored.ssd)
+            places[Place(node, Tier.SSD)] = _images(stored.fetching) | _images(stored.ssd)
     for base, report in census.engines.items():
         place = crew.engine_places.get(base)
         if report is not None and place is not None and place.node == node:
@@ -81,10 +91,39 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
                 for item, use in report.slots.items()
                 if item not in report.closing or _leaves(state, Item(item), place)
             }
-            places.setdefault(place, {}).update(slots)
+            held = {
+                Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
+                for item, use in report.held.items()
+            }
+            places.setdefault(place, {}).update(slots | held)
+            if report.gauge is not None:
+                gauges[place] = (_less(report.gauge, _beside(crew, census, base, place)),)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
-    return Beat(node, asked_s, known)
+    return Beat(node, asked_s, known, {place: told for place, told in gauges.items() if place in state.rooms})
+
+
+def _less(gauge: Gauge, ours: int) -> Gauge:
+    """Return a gauge without bytes that the ledger counts, and that its reader took for others'."""
+    return replace(gauge, others=max(0, gauge.others - ours))
+
+
+def _indexed(crew: Crew, census: Census, node: str, tier: Tier) -> int:
+    """Return the bytes of the shards' indexes in a tier of a node."""
+    return sum(
+        report.nbytes
+        for name, report in census.shards.items()
+        if report is not None and report.tier is tier and crew.shard_node(name) == node
+    )
+
+
+def _beside(crew: Crew, census: Census, base: str, place: Place) -> int:
+    """Return the bytes that the lab's other engines have on the same device."""
+    return sum(
+        report.memory
+        for other, report in census.engines.items()
+        if report is not None and other != base and crew.engine_places.get(other) == place
+    )
 
 
 def _leaves(state: State, item: Item, place: Place) -> bool:
@@ -106,7 +145,7 @@ def _add_shards(
     """
     log = log_of(node)
     for name, report in census.shards.items():
-        if crew.node_of(crew.lab.rag[name].node) != node:
+        if crew.shard_node(name) != node or crew.lab.rag[name].location is Tier.NETWORK:
             continue
         item = shard_item(name)
         places.setdefault(log, {})[item] = Seen()
@@ -119,9 +158,12 @@ def _add_shards(
                 places[place][item] = Seen(report.leases, report.idle_s, report.searches)
 
 
-def listing(crew: Crew, census: Census, state: State, journal: Journal, now_s: float) -> Listing:
+def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_s: float) -> Listing:
     """Return the whole lab as `ps` shows it, in the order of the file."""
-    by_name = {row.name: row for row in rows(state, now_s)}
+    state = machine.state
+    by_name: dict[str, Row] = {}
+    for row in rows(state, now_s, machine.limits):
+        by_name.setdefault(row.name, row)  # a version that is being removed comes last
     failed = {failure.role: failure for failure in journal.failures()}
     times = Counter(activation.item for activation in journal.activations())
     things = []
@@ -132,29 +174,58 @@ def listing(crew: Crew, census: Census, state: State, journal: Journal, now_s: f
                 row = by_name[name]
                 hits = census.hits.get(row.item, (0, 0))[1]
                 things.append(_thing(kind, row, problem, hits, times[row.item], now_s))
+            elif kind == "shard" and crew.lab.rag[name].location is Tier.NETWORK:
+                things.append(_remote(name, census.shards.get(name), problem))
             else:
-                things.append(_absent(kind, name, problem))
+                home = crew.lab.roles[name].location if kind == "role" else None
+                things.append(_absent(kind, name, problem, unfetched=home is Tier.NETWORK))
     return Listing(crew.lab.name, state.epoch, tuple(things), _members(crew, census), _spaces(state))
 
 
-def _absent(kind: str, name: str, problem: str) -> Thing:
+def _absent(kind: str, name: str, problem: str, *, unfetched: bool) -> Thing:
+    """Return the row of what has no item: it failed, or it rests at an address and was never fetched."""
+    resting = unfetched and not problem
     return Thing(
-        kind,
-        name,
-        "",
-        "",
-        "-",
-        "-",
-        (),
-        0,
-        0,
-        None,
-        None,
-        0,
-        0,
+        kind=kind,
+        name=name,
+        version="",
+        tier="network" if resting else "",
+        node="network" if resting else "-",
+        home="network" if unfetched else "-",
+        copies=(),
+        nbytes=0,
+        leases=0,
+        last_used_s=None,
+        idle_until_s=None,
+        activations=0,
+        hits=0,
         pinned=False,
-        phase="failed",
+        phase="cold" if resting else "failed",
         problem=problem,
+    )
+
+
+def _remote(name: str, report: Shelved | None, problem: str) -> Thing:
+    """Return the row of a shard that a server keeps."""
+    told = problem or (report.problem if report else "")
+    reached = report is not None and report.reachable and not problem
+    return Thing(
+        kind="shard",
+        name=name,
+        version="",
+        tier="network" if reached else "",
+        node="network",
+        home="network",
+        copies=(),
+        nbytes=report.nbytes if report else 0,
+        leases=report.leases if report else 0,
+        last_used_s=report.idle_s if report and report.searches else None,
+        idle_until_s=None,
+        activations=0,
+        hits=report.searches if report else 0,
+        pinned=False,
+        phase="ready" if reached else "failed",
+        problem=told,
     )
 
 
@@ -208,6 +279,7 @@ def _spaces(state: State) -> tuple[Space, ...]:
             seats=" ".join(
                 f"{base} {state.seated(place, base)}/{seats}" for base, seats in room.seats.items()
             ),
+            memory=f"{level(state, place)}{', pressed' if place in state.pressed else ''}",
         )
         for place, room in sorted(state.rooms.items())
     )

@@ -8,7 +8,6 @@ references from one place to another and never touches the bytes.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -17,62 +16,63 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from actors import orders, wants
-from actors.answer import Activation
-from actors.census import Census, Presence, answered, beat, listing
-from actors.crew import Crew, LabSpec, selectors
+from actors import changes, orders, said, wants
+from actors.beats import Beats
+from actors.census import Census, Presence, listing
+from actors.crew import Crew
 from actors.effects import COPY_S, DRAIN_S, Effects
 from actors.errors import UnknownName, reach
 from actors.journal import Journal
+from actors.muster import limits
 from actors.raising import Raising
+from actors.schedule import Schedule
 from placement.errors import TierceError, WorldError
 from placement.invariants import check
 from placement.machine import Machine
-from placement.messages import (
-    Copy,
-    Drop,
-    Event,
-    Grant,
-    Refuse,
-    Tick,
-    describe,
-)
-from placement.state import Item, Limits, Spec
+from placement.messages import Copy, Drop, Event, Grant, Refuse, describe
+from placement.state import Item
 
 if TYPE_CHECKING:
+    from actors.answer import Activation
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.progress import Progress
+    from actors.spec import LabSpec
+    from placement.config.edits import Edit
 
 #: An effect ends by its own deadline; the Machine gives it up only after that.
-LIMITS = Limits(op_s=DRAIN_S + 2 * COPY_S)
+OP_S = DRAIN_S + 2 * COPY_S
 BEAT_S = 1.0
-BEAT_DEADLINE_S = 3.0
-#: Pauses after a recovery, and after a rebuilding, that failed.
+#: The pause after a recovery that failed.
 RECOVER_S = 30.0
-MEND_PAUSE_S = 60.0
+#: The pause between two looks at nodes that joined late.
+WELCOME_S = 5.0
 
 
 class Coordinator:
     """Plain class; `actors.watcher` wraps it as an actor. Its state comes back from the journal."""
 
     def __init__(self, spec: LabSpec) -> None:
+        #: the file as it was brought up; what was said since is in the journal, and both together in the crew
         self.spec = spec
+        #: what was said of roles since the file, and holds
+        self.edits: list[Edit] = []
         self.machine: Machine | None = None
         self.crew: Crew | None = None
         self.effects: Effects
         self.census = Census()
+        self.wants = wants.Wants()
+        self.fetches: dict[str, asyncio.Task[Item]] = {}
+        self.beats = Beats(self)
+        self.schedule = Schedule()
+        #: held by whoever changes which actors there are
+        self.changing = asyncio.Lock()
+        self.watching = False
         self._journal: Journal | None = None
-        self._raising = asyncio.Lock()
         self._turn = asyncio.Event()
         #: set once what the journal knew has been told to the Machine, or there was nothing to tell
         self._open = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.wants = wants.Wants()
-        #: items whose durable copy is being built again, or could not be: not tried before that time
-        self._mending: dict[Item, float] = {}
-        self._beating = asyncio.Lock()
-        self.watching = False
         #: the bringing up that runs now
         self._bringing: asyncio.Task[Any] | None = None
         #: why the lab could not be brought up again after a restart; every call gets it
@@ -89,24 +89,46 @@ class Coordinator:
             return
         self.watching = True
         if self.journal.fact("lab") == self.spec.fingerprint:
-            await self._recover()
-        self.open()
+            self.keep(self._recover())
+        else:
+            self.open()
         tried_s = time.monotonic()
         while True:
             await asyncio.sleep(BEAT_S)
             if self._fault is not None:
                 raise self._fault
-            if self._trouble is not None and time.monotonic() - tried_s > RECOVER_S:
-                await self._recover()
+            if (
+                self._trouble is not None
+                and self._bringing is None
+                and time.monotonic() - tried_s > RECOVER_S
+            ):
+                self.keep(self._recover())
                 tried_s = time.monotonic()
+            await self.beat()
             if self.machine is not None:
-                await self.beat()
+                self.schedule.strike(self)
+                if time.monotonic() - tried_s > WELCOME_S and self._newcomers():
+                    self.keep(self._welcome())
+                    tried_s = time.monotonic()
 
     async def _recover(self) -> None:
         try:
             await self._bring_up(lambda _: None)
         except TierceError as error:
             self._trouble = error
+        finally:
+            self.open()
+
+    def _newcomers(self) -> bool:
+        up = self.journal.fact("up") == self.spec.fingerprint and self._bringing is None
+        return up and self.crew is not None and bool(self.crew.newcomers())
+
+    async def _welcome(self) -> None:
+        """Bring up what belongs on nodes that joined after the lab came up."""
+        try:
+            await self._bring_up(lambda _: None)
+        except TierceError as error:
+            self.journal.tell("lab", f"what joined could not be brought up: {error}", time.time())
 
     @property
     def journal(self) -> Journal:
@@ -138,43 +160,46 @@ class Coordinator:
         await task
 
     async def _bring_up(self, say: Callable[[Progress], None]) -> None:
-        async with self._raising:
+        async with self.changing:
             self._bringing = asyncio.current_task()
             try:
-                self._begin()
+                self._begin(say)
                 await Raising(self, say).run()
             finally:
                 self._bringing = None
             self.journal.set_fact("up", self.spec.fingerprint)
             self._trouble = None
 
-    def _begin(self) -> None:
-        """Start a Machine and a crew if there are none; a journal of another file's lab is emptied first."""
+    def _begin(self, say: Callable[[Progress], None]) -> None:
+        """Start a Machine and a crew if there are none; of another file's lab only what was said stays."""
         if self.machine is not None:
             return
         if self.journal.fact("lab") not in {None, self.spec.fingerprint}:
-            self.journal.forget_lab()
+            self.journal.forget_lab(said=False)
+        spec, self.edits = said.since(self.spec, self.journal, say)
         self.journal.set_fact("lab", self.spec.fingerprint)
         epoch = self.journal.next_epoch()
         for op, item, command in self.journal.open_intents():
             self.journal.end(op, item, f"cut off by a restart: {command}", time.time())
-        self.crew = Crew(self.spec, selectors(list(self.spec.lab.nodes)))
-        self.machine = Machine(LIMITS, epoch)
+        self.crew = Crew(spec)
+        self.crew.seats = self.journal.seats()
+        self.machine = Machine(limits(spec.lab.policy, OP_S), epoch)
         self.effects = Effects(self.crew, self.journal, epoch)
 
-    async def down(self) -> None:
-        """Let go of the lab: shards write their files down, the journal forgets all but the story.
+    async def down(self, *, forget: bool = False) -> None:
+        """Let go of the lab: shards write their files down; the story stays.
 
-        A bringing up that still runs is broken off. The caller ends the actors.
+        So does what was said since the file, unless `forget`. A bringing up that still runs is broken off.
+        The caller ends the actors.
         """
         if self._bringing is not None:
             self._bringing.cancel()
-        async with self._raising:
+        async with self.changing:
             crew, self.machine = self.crew, None
             if crew is not None:
                 closing = [reach(shard.close.remote(), name, DRAIN_S) for name, shard in crew.shards.items()]
                 await asyncio.gather(*closing, return_exceptions=True)
-            self.journal.forget_lab()
+            self.journal.forget_lab(said=forget)
 
     def brain(self) -> tuple[Machine, Crew]:
         """Return the Machine and the crew. Raises WorldError TRC046 while the lab is not up."""
@@ -213,11 +238,11 @@ class Coordinator:
                     self.wants.refuse(want, WorldError(code, reason, f"see `tierce story {item}`"))
                 case Copy() | Drop():
                     self.journal.begin(command.op, command.item, describe(command), time.time())
-                    self._keep(self._perform(command))
+                    self.keep(self._perform(command))
         self._turn.set()
         self._turn = asyncio.Event()
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+    def keep(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a piece of work and hold on to it until it ends."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
@@ -229,7 +254,9 @@ class Coordinator:
             self._fault = self._fault or task.exception()
 
     async def _perform(self, command: Copy | Drop) -> None:
-        machine, _ = self.brain()
+        machine = self.machine
+        if machine is None:  # taken down meanwhile
+            return
         event = await self.effects.perform(command, machine.state.items[command.item])
         self.journal.end(command.op, command.item, describe(event), time.time())
         if self.machine is machine:
@@ -252,69 +279,51 @@ class Coordinator:
         return True
 
     async def beat(self) -> None:
-        """Ask stores, engines and shards what they hold, and tell the Machine.
+        await self.beats.beat()
 
-        Start those that were reborn.
-        """
-        async with self._beating:
-            await self._beat()
-
-    async def _beat(self) -> None:
+    def item_named(self, name: str) -> Item:
+        """Return the item of a role or shard; an item's own name is taken too."""
         machine, crew = self.brain()
-        asked_s = time.monotonic()
-        await asyncio.gather(
-            self._ask_each(crew.stores, self.census.stores),
-            self._ask_each(crew.engines, self.census.engines),
-            self._ask_each(crew.shards, self.census.shards),
-        )
-        if self.machine is not machine:  # taken down meanwhile
-            return
-        for node in crew.selectors:
-            if node in machine.state.nodes and answered(crew, self.census, node):
-                news = beat(crew, self.census, machine.state, node, asked_s)
-                self.census.count(news)
-                self.take(news)
-        for handles, reports in ((crew.stores, self.census.stores), (crew.engines, self.census.engines)):
-            for name, report in reports.items():
-                if report is not None and not report.started:
-                    handles[name].start.remote()
-        self.take(Tick())
-        for item in machine.state.gone:
-            spec = machine.state.items[item]
-            if spec.kind == "adapter" and self._mending.get(item, 0.0) <= time.monotonic():
-                self._mending[item] = math.inf
-                self._keep(self._mend(spec))
-
-    async def _mend(self, spec: Spec) -> None:
-        mended = await self.effects.mend(spec)
-        self._mending[spec.item] = time.monotonic() + (0.0 if mended else MEND_PAUSE_S)
-
-    async def _ask_each(self, handles: dict[str, Any], into: dict[str, Any]) -> None:
-        async def ask(name: str, handle: Any) -> None:
-            try:
-                into[name] = await reach(handle.beat.remote(), name, BEAT_DEADLINE_S)
-            except TierceError:
-                into[name] = None  # told as silence: `ps` shows it, the Machine decides what it means
-
-        await asyncio.gather(*(ask(name, handle) for name, handle in handles.items()))
+        state = machine.state
+        for item, spec in state.items.items():
+            if name in (item, spec.name) and item not in state.retired:
+                return item
+        if name in crew.lab.roles or name in crew.lab.rag:
+            raise changes.not_movable(self, name)
+        known = ", ".join(spec.name for spec in state.items.values())
+        raise UnknownName("TRC001", f"the lab has no role or shard {name!r}", f"it has: {known}")
 
     async def want(self, item: str, caller: str, within_s: float) -> Activation:
         return await wants.bring(self, Item(item), caller, within_s)
 
-    def item_named(self, name: str) -> Item:
-        """Return the item of a role or shard; an item's own name is taken too."""
-        machine, _ = self.brain()
-        for item, spec in machine.state.items.items():
-            if name in (item, spec.name):
-                return item
-        known = ", ".join(spec.name for spec in machine.state.items.values())
-        raise UnknownName("TRC001", f"the lab has no role or shard {name!r}", f"it has: {known}")
+    async def fetch(self, role: str, caller: str, within_s: float) -> str:
+        return await wants.fetch(self, role, caller, within_s)
 
-    async def move(self, name: str, to: str, node: str | None, within_s: float) -> Thing:
+    async def move(self, name: str, to: str | None, node: str | None, within_s: float) -> Thing:
         return await orders.move(self, name, to, node, within_s)
 
     async def pin(self, name: str, pinned: bool) -> Thing:  # noqa: FBT001  (the order itself)
         return await orders.pin(self, name, pinned=pinned)
+
+    async def warm(self, name: str, cause: str, within_s: float) -> Thing:
+        return await orders.warm(self, name, cause, within_s)
+
+    async def unload(self, name: str, cause: str) -> Thing:
+        return await orders.unload(self, name, cause)
+
+    async def add_role(self, name: str, fields: dict[str, Any]) -> Thing:
+        return await changes.add_role(self, name, fields)
+
+    async def update_role(self, name: str, changed: dict[str, Any]) -> Thing:
+        return await changes.update_role(self, name, changed)
+
+    async def remove_role(self, name: str) -> Thing:
+        return await changes.remove_role(self, name)
+
+    async def export(self) -> str:
+        """Return the lab as a file: what it was brought up from, and what was said and ordered since."""
+        _, crew = await self.opened()
+        return said.export(self.spec, self.edits, self.journal, crew.lab)
 
     async def ps(self) -> Listing:
         """Say where everything is, from reports asked for now."""
@@ -322,20 +331,19 @@ class Coordinator:
         others: dict[str, Any] = {}
         await asyncio.gather(
             self.beat(),
-            self._ask_each({f"embedder:{name}": handle for name, handle in crew.embedders.items()}, others),
-            self._ask_each({f"role:{name}": handle for name, handle in crew.roles.items()}, others),
+            self.beats.ask({f"embedder:{name}": handle for name, handle in crew.embedders.items()}, others),
+            self.beats.ask({f"role:{name}": handle for name, handle in crew.roles.items()}, others),
         )
         others["coordinator"] = Presence(os.getpid(), psutil.Process().memory_info().rss, machine.state.epoch)
         self.census.others = others
-        return listing(crew, self.census, machine.state, self.journal, time.monotonic())
+        return listing(crew, self.census, machine, self.journal, time.monotonic())
 
     async def story(self, name: str) -> list[Line]:
-        """Return an item's history with causes; that of a role that failed stands under its name."""
         await self.opened()
-        if any(failure.role == name for failure in self.journal.failures()):
-            return self.journal.story(name)
-        return self.journal.story(self.item_named(name))
+        lines = self.journal.story_of(name)
+        if not lines:
+            self.item_named(name)  # or it is nobody's name
+        return lines
 
     async def activations(self) -> list[Activated]:
-        """Return what each activation cost since the lab came up."""
         return self.journal.activations()

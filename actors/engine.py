@@ -1,6 +1,6 @@
 """The Engine of a base on a device.
 
-The shell of `lm.decoder.Decoder`, and the authority on what is in VRAM.
+The shell of `lm.decoder.Decoder` and of `lm.vectors.Held`, and the authority on what is in VRAM.
 """
 
 from __future__ import annotations
@@ -9,22 +9,38 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
 from actors.errors import StaleEpoch
+from actors.gauges import vram_gauge
+from actors.lm.base import BaseShape, base_shape
 from actors.lm.hub import locate
 from actors.lm.image import image_digest
-from placement.errors import Busy, WorldError
+from placement.errors import Busy, Cold, WorldError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import ray
+
     from actors.lm.decoder import Decoder
     from actors.lm.request import Attached, Delta, Request, SlotUse
+    from actors.lm.vectors import Held, HeldUse
     from actors.store import Offer
+    from placement.state import Gauge
 
 POLL_S = 0.02
+#: What of a base's folder a role needs to write prompts for it.
+CHAT_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +76,20 @@ class Decoding:
     slots: dict[str, SlotUse]
     #: those of `slots` that take no new request and leave when their last one ends
     closing: frozenset[str]
+    #: the shards whose vectors are here, by item
+    held: dict[str, HeldUse] = field(default_factory=dict)
+    #: bytes that this process has taken of the device: base, KV cache, slots, vectors, scratch
+    memory: int = 0
+    #: what is known of the device's memory, where it can be measured
+    gauge: Gauge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What a node without the base's files needs of it: its shape, and CHAT_FILES by name."""
+
+    shape: BaseShape
+    chat: dict[str, bytes]
 
 
 class Engine:
@@ -71,6 +101,8 @@ class Engine:
         self._decoder: Decoder | None = None
         self._starting = asyncio.Lock()
         self._closing: set[str] = set()
+        self._held: dict[str, Held] = {}
+        self._holding = asyncio.Lock()
 
     async def start(self) -> Decoding:
         """Load the base, in a thread, if no living decoder has it; safe to call again.
@@ -157,21 +189,89 @@ class Engine:
         async for delta in decoder.generate(request):
             yield delta
 
+    async def hold(self, item: str, refs: list[ray.ObjectRef[Any]], epoch: int, version: int = 0) -> HeldUse:
+        """Hold the vectors [rows, dim] of a shard, a reference in a list, in place of those held before.
+
+        Searches of the old ones end in Cold. Raises WorldError LM012 without room on the device.
+        """
+        self.fence(epoch)
+        decoder = await self.decoder()
+        from actors.lm.vectors import Held
+
+        async with self._holding:
+            vectors = await refs[0]
+            self._held.pop(item, None)  # never both at the same time: the room is for one
+            self._held[item] = await asyncio.to_thread(Held.load, vectors, decoder.device, version)
+            return self._held[item].use
+
+    async def search_held(
+        self, item: str, vector: np.ndarray, k: int, version: int = 0
+    ) -> list[tuple[int, float]]:
+        """Return the `k` rows nearest to `vector` [dim] with their scores, best first.
+
+        Raises Cold if the shard, or this version of it, is not held here now.
+        """
+        held = self._held.get(item)
+        if held is None or held.version != version:
+            raise Cold("TRC010", f"version {version} of {item} is not in engine {self.spec.base}")
+        return await held.search(vector, k)
+
+    async def release(self, item: str, epoch: int) -> None:
+        """Hold the shard no longer; searches under way are answered. Idempotent."""
+        self.fence(epoch)
+        async with self._holding:
+            held = self._held.pop(item, None)
+            if held is None:
+                return
+            await held.drained()
+            del held
+            if self._decoder is not None:
+                from actors.lm.vectors import give_back
+
+                await asyncio.to_thread(give_back, self._decoder.device)
+
+    async def anatomy(self) -> Anatomy:
+        """Return the base's shape and chat files. Raises UserError LM010 if it cannot be read."""
+
+        def read() -> Anatomy:
+            root = Path(locate(self.spec.model))
+            files = [root / name for name in CHAT_FILES]
+            chat = {file.name: file.read_bytes() for file in files if file.is_file()}
+            return Anatomy(base_shape(str(root)), chat)
+
+        return await asyncio.to_thread(read)
+
     async def beat(self) -> Decoding:
         """Report the slots as they are now; none before the base is loaded and after its decoder has died."""
         decoder = self._decoder if self._decoder is not None and self._decoder.alive else None
+        device = str(decoder.device) if decoder else self.spec.device
+        memory = self._memory(decoder)
         return Decoding(
             pid=os.getpid(),
             rss=psutil.Process().memory_info().rss,
             started=decoder is not None,
-            device=str(decoder.device) if decoder else self.spec.device,
+            device=device,
             base_nbytes=decoder.base_nbytes if decoder else 0,
             kv_nbytes=decoder.kv_nbytes if decoder else 0,
             slot_nbytes=decoder.slot_nbytes if decoder else 0,
             room=decoder.room if decoder else 0,
             slots=decoder.attached() if decoder else {},
             closing=frozenset(self._closing),
+            held={item: held.use for item, held in self._held.items()},
+            memory=memory,
+            gauge=await asyncio.to_thread(vram_gauge, device, memory) if decoder else None,
         )
+
+    def _memory(self, decoder: Decoder | None) -> int:
+        """Return the bytes that are taken of the device; on a CPU the sum of what we know of."""
+        held = sum(held.use.nbytes for held in self._held.values())
+        if decoder is None:
+            return held
+        from actors.lm.vectors import reserved
+
+        known = decoder.base_nbytes + decoder.kv_nbytes + decoder.slot_nbytes * self.spec.slots + held
+        counted = reserved(decoder.device)
+        return known if counted is None else counted
 
     async def close(self) -> None:
         if self._decoder is not None:

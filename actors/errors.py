@@ -23,11 +23,15 @@ class UnknownName(UserError):
 
 
 class NotAllowed(UserError):
-    """The caller is not among the role's `activated_by`."""
+    """The caller is not among the role's `activated_by`, or roles consult each other in a circle."""
 
 
 class Unreachable(WorldError):
     """An actor died, is restarting, or did not answer before its deadline."""
+
+
+class Moved(WorldError):
+    """TRC018: this incarnation of a role ends; the current one is to be asked."""
 
 
 class StaleEpoch(WorldError):

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from placement.config.edits import Edit
+from placement.state import Item, Place
+from placement.tiers import Tier
+
+#: Counts up with each change of a table that an older file may have.
+LAYOUT = 2
+#: Tables that `up` fills anew: what an older layout holds of them is not worth a conversion.
+_FILLED_BY_UP = ("versions", "failures", "intents", "activations")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS versions (
     item TEXT PRIMARY KEY, role TEXT NOT NULL, digest TEXT NOT NULL, image_digest TEXT NOT NULL,
-    nbytes INTEGER NOT NULL, node TEXT NOT NULL, source TEXT NOT NULL);
+    nbytes INTEGER NOT NULL, node TEXT NOT NULL, source TEXT NOT NULL, kept TEXT NOT NULL,
+    network INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS edits (
+    role TEXT PRIMARY KEY, at REAL NOT NULL, fields TEXT, was TEXT);
 CREATE TABLE IF NOT EXISTS failures (
     role TEXT PRIMARY KEY, code TEXT NOT NULL, message TEXT NOT NULL, hint TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS orders (
@@ -34,7 +45,11 @@ CREATE TABLE IF NOT EXISTS activations (
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """One registered adapter version: the durable facts that a restarted coordinator needs."""
+    """One registered adapter version: the durable facts that a restarted coordinator needs.
+
+    `node` has its image; `kept` is how its source is: in place, copied or fetched; of a `network` version the
+    source itself, with `digest`, is the durable copy.
+    """
 
     item: str
     role: str
@@ -43,6 +58,12 @@ class Version:
     nbytes: int
     node: str
     source: str
+    kept: str
+    network: bool
+
+    def at(self, node: str) -> Version:
+        """Return the version with its image on `node`."""
+        return replace(self, node=node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +110,12 @@ class Journal:
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
+        (layout,) = database.execute("PRAGMA user_version").fetchone()
+        if layout != LAYOUT:
+            for table in _FILLED_BY_UP:
+                database.execute(f"DROP TABLE IF EXISTS {table}")
         database.executescript(_SCHEMA)
+        database.execute(f"PRAGMA user_version = {LAYOUT}")
         return cls(database)
 
     def close(self) -> None:
@@ -115,7 +141,7 @@ class Journal:
         self._db.execute("DELETE FROM failures WHERE role = ?", (version.role,))
         self._db.execute("DELETE FROM versions WHERE role = ?", (version.role,))
         self._db.execute(
-            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 version.item,
                 version.role,
@@ -124,12 +150,53 @@ class Journal:
                 version.nbytes,
                 version.node,
                 version.source,
+                version.kept,
+                version.network,
             ),
         )
         self._db.execute("COMMIT")
 
     def versions(self) -> list[Version]:
-        return [Version(*row) for row in self._db.execute("SELECT * FROM versions ORDER BY role")]
+        rows = self._db.execute("SELECT * FROM versions ORDER BY role")
+        return [replace(Version(*row), network=bool(row[-1])) for row in rows]
+
+    def settle(self, item: str, node: str) -> None:
+        """Remember that the durable image of a version is on another node now."""
+        self._db.execute("UPDATE versions SET node = ? WHERE item = ?", (node, item))
+
+    def forget_version(self, role: str) -> None:
+        """Forget which version a role has."""
+        self._db.execute("DELETE FROM versions WHERE role = ?", (role,))
+
+    def forget_role(self, role: str) -> None:
+        """Forget all that was known and ordered of a role; its story stays."""
+        self.forget_version(role)
+        self._db.execute("DELETE FROM failures WHERE role = ?", (role,))
+        self.forget_orders(role)
+
+    def forget_orders(self, name: str) -> None:
+        """Forget moves and pins of a role or shard, and where its actor was ordered to."""
+        self._db.execute(
+            "DELETE FROM orders WHERE item = ? OR item GLOB ? OR item GLOB ?",
+            (name, f"{name}@*", f"{name}#*"),
+        )
+
+    def edit(self, edit: Edit, at: float) -> None:
+        """Remember what was said of a role in code or on the line; the last word counts."""
+        fields, was = (None if part is None else json.dumps(part) for part in (edit.fields, edit.was))
+        self._db.execute("INSERT OR REPLACE INTO edits VALUES (?, ?, ?, ?)", (edit.role, at, fields, was))
+
+    def unsay(self, role: str) -> None:
+        """Forget what was said of a role: the file says it, or says otherwise."""
+        self._db.execute("DELETE FROM edits WHERE role = ?", (role,))
+
+    def edits(self) -> list[Edit]:
+        """Return what was said of each role, the oldest word first."""
+        rows = self._db.execute("SELECT role, fields, was FROM edits ORDER BY at, role")
+        return [
+            Edit(str(role), *(None if part is None else json.loads(part) for part in (fields, was)))
+            for role, fields, was in rows
+        ]
 
     def fail(self, failure: Failure) -> None:
         self._db.execute(
@@ -148,10 +215,35 @@ class Journal:
         """Remember what a person ordered for an item ("home", "pin"); the last order of a kind wins."""
         self._db.execute("INSERT OR REPLACE INTO orders VALUES (?, ?, ?)", (item, kind, json.dumps(value)))
 
+    def disorder(self, item: str, kind: str) -> None:
+        """Forget one order of an item."""
+        self._db.execute("DELETE FROM orders WHERE item = ? AND kind = ?", (item, kind))
+
+    def hand_over(self, old: str, new: str) -> None:
+        """Let what was ordered of one version hold for the one that replaces it."""
+        self._db.execute("UPDATE OR REPLACE orders SET item = ? WHERE item = ?", (new, old))
+
     def orders(self) -> list[tuple[str, str, object]]:
         """Return (item, kind, value) of every order that stands."""
         rows = self._db.execute("SELECT item, kind, value FROM orders ORDER BY item, kind")
         return [(str(item), str(kind), json.loads(value)) for item, kind, value in rows]
+
+    def homes(self) -> dict[Item, Place]:
+        """Return the ordered home of each item that has one."""
+        orders = [(item, value) for item, kind, value in self.orders() if kind == "home"]
+        return {
+            Item(item): Place(str(value[0]), Tier(value[1]), str(value[2]))
+            for item, value in orders
+            if isinstance(value, list)
+        }
+
+    def pins(self) -> dict[Item, bool]:
+        """Return what was ordered of each item that was pinned or unpinned."""
+        return {Item(item): bool(value) for item, kind, value in self.orders() if kind == "pin"}
+
+    def seats(self) -> dict[str, str]:
+        """Return the node that each role's actor was ordered to."""
+        return {name: str(value) for name, kind, value in self.orders() if kind == "seat"}
 
     def begin(self, op: str, item: str, command: str, at: float) -> None:
         """Write the intent before the work, and its line in the story."""
@@ -186,6 +278,15 @@ class Journal:
         ).fetchall()
         return [Line(*row) for row in reversed(rows)]
 
+    def story_of(self, name: str, *, last: int = 200) -> list[Line]:
+        """Return the last lines about a role or shard, whatever its versions, or about one item of it."""
+        rows = self._db.execute(
+            "SELECT at, item, text FROM story WHERE item = ? OR item GLOB ? OR item GLOB ? "
+            "ORDER BY n DESC LIMIT ?",
+            (name, f"{name}@*", f"{name}#*", last),
+        ).fetchall()
+        return [Line(*row) for row in reversed(rows)]
+
     def activated(self, activation: Activated) -> None:
         self._db.execute(
             "INSERT INTO activations (at, item, source, nbytes, total_s, copy_s) VALUES (?, ?, ?, ?, ?, ?)",
@@ -206,10 +307,14 @@ class Journal:
         )
         return [Activated(*row) for row in rows]
 
-    def forget_lab(self) -> None:
-        """Forget what belongs to a lab that was taken down; its story and its epoch stay."""
+    def forget_lab(self, *, said: bool) -> None:
+        """Forget what belongs to a lab that was taken down; its story and its epoch stay.
+
+        So do, unless `said`, what was said and ordered since its file, and what was fetched from where.
+        """
         self._db.execute("BEGIN")
-        for table in ("versions", "failures", "orders", "intents", "activations"):
+        self._db.execute("DELETE FROM versions WHERE NOT network")
+        for table in (*_FILLED_BY_UP[1:], *(("versions", "edits", "orders") if said else ())):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608  (names from the line above)
-        self._db.execute("DELETE FROM facts WHERE key <> 'epoch'")
+        self._db.execute("DELETE FROM facts WHERE key NOT IN ('epoch', 'entries')")
         self._db.execute("COMMIT")

@@ -5,21 +5,24 @@ The coordinator does the work.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
-from actors.client import Lab, attach, end_actors
-from actors.crew import LabSpec, actor_options, ram_folder, selectors
+from actors.client import Lab
+from actors.crew import ram_folder
 from actors.errors import translate
-from actors.head import Head, alone, heads, lab_home, start, stop
+from actors.head import Head, alone, heads, lab_home, recorded, start, stop
+from actors.joining import attach, end_actors
+from actors.journal import Journal
+from actors.nodes import actor_options, not_seen, selectors
 from actors.progress import Progress
-from actors.sources import read_lab, read_personas
+from actors.sources import home_expanded, read_text
+from actors.spec import LabSpec, spec_of
 from actors.watcher import Watcher
 from placement.config.unserved import unserved
 from placement.errors import WorldError
@@ -49,17 +52,16 @@ def silent(_: Progress) -> None:
     """Tell nobody."""
 
 
-def read(file: str) -> LabSpec:
-    """Read and check a lab's file and what it names.
+def read(file: str, text: str | None = None) -> LabSpec:
+    """Read and check a lab's file and what it names; `text`, if given, stands for what is in the file.
 
     Raises ConfigError with every problem of the file, UserError for an adapter or persona that cannot be
     read.
     """
-    lab = read_lab(file)
-    personas = read_personas(lab)
-    says = lab.model_dump_json(exclude={"warnings"})
-    mark = hashlib.sha256(f"{says}\0{sorted(personas.items())}".encode()).hexdigest()
-    return LabSpec(lab, lab.root, str(lab_home(lab.name)), personas, mark)
+    written = read_text(file) if text is None else text
+    root = str(home_expanded(file).absolute().parent)
+    spec = spec_of(written, file=file, root=root, home="", env=os.environ)
+    return replace(spec, home=str(lab_home(spec.lab.name)))
 
 
 def raise_lab(
@@ -68,14 +70,17 @@ def raise_lab(
     address: str | None = None,
     dashboard: bool = False,
     say: Callable[[Progress], None] = silent,
+    role: tuple[str, dict[str, Any]] | None = None,
+    text: str | None = None,
 ) -> Lab:
     """Bring up the lab of `file`.
 
     Return once each item is at home or known to have failed (`Thing.problem`). Joins the Ray at `address` or
     RAY_ADDRESS; without either, starts a Ray head of its own on loopback, which `lower_lab` stops. A lab that
-    is up already stays as it is. Raises WorldError TRC045 if it was made from another file.
+    is up already stays as it is. `role`, a name and its fields, is added to the lab, or changed to be so;
+    `text` stands for the content of `file`. Raises WorldError TRC045 if it was made from another file.
     """
-    spec = read(file)
+    spec = read(file, text)
     for path in unserved(spec.lab):
         say(Progress(path, problem="taken, and without effect in this version"))
     _join(spec.lab, address, dashboard=dashboard)
@@ -95,11 +100,36 @@ def raise_lab(
             say(ray.get(step))
     except RayError as error:
         raise translate(error, "the coordinator") from error
-    return Lab(spec.lab.name)
+    lab = Lab(spec.lab.name)
+    if role is not None:
+        _say_role(lab, *role)
+    return lab
+
+
+def _say_role(lab: Lab, name: str, fields: dict[str, Any]) -> None:
+    """Add a role to a lab; where it is there already, change what differs."""
+    if any(thing.name == name and thing.kind == "role" for thing in lab.ps().things):
+        lab.update_role(name, **fields)
+    else:
+        lab.add_role(name, **fields)
+
+
+def _clear(killed: Head, *, forget: bool) -> Lowered:
+    """Clear away what a killed head left: there is nobody to ask, and its lab is to come up fresh."""
+    journal = Journal.open(lab_home(killed.lab) / "journal.db")
+    journal.forget_lab(said=forget)
+    journal.close()
+    stopped = stop(killed)
+    shutil.rmtree(ram_folder(killed.lab, lab_home(killed.lab)), ignore_errors=True)
+    return Lowered(killed.lab, 0, killed.pid, stopped)
 
 
 def _hire(spec: LabSpec) -> Any:
-    selector = next(iter(selectors(list(spec.lab.nodes)).values()))
+    names = list(spec.lab.nodes)
+    seen = selectors(names)
+    if not seen:
+        raise not_seen(names[0])
+    selector = next(iter(seen.values()))
     options = actor_options(spec.lab.name, "coordinator", selector)
     return ray.remote(Watcher).options(**options).remote(spec)
 
@@ -117,24 +147,31 @@ def _join(lab: LabConfig, address: str | None, *, dashboard: bool) -> None:
 def _start(lab: LabConfig, *, dashboard: bool) -> Head:
     node = next(iter(lab.nodes))
     ram = lab.nodes[node].ram or DEFAULT_RAM_NBYTES
-    return start(lab.name, node=node, store_nbytes=int(ram * 1.3) + TRANSFER_NBYTES, dashboard=dashboard)
+    nbytes = int(ram * 1.3) + TRANSFER_NBYTES
+    if len(lab.nodes) == 1:
+        return start(lab.name, node=node, store_nbytes=nbytes, dashboard=dashboard)
+    outward = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return start(lab.name, node=node, store_nbytes=nbytes, dashboard=dashboard, host=outward)
 
 
-def lower_lab(lab: str | None = None, *, address: str | None = None) -> Lowered:
+def lower_lab(lab: str | None = None, *, address: str | None = None, forget: bool = False) -> Lowered:
     """Take a lab down: its actors, and the Ray head that `raise_lab` started for it.
 
-    Files and the story stay. A head of ours is stopped also when its lab does not answer. Raises WorldError
-    TRC040 if there is nothing to take down.
+    Files and the story stay, and what was said in code and on the line, unless `forget`. A head of ours is
+    stopped also when its lab does not answer. Raises WorldError TRC040 if there is nothing to take down.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {head.lab: head for head in heads()}
     name = lab or (next(iter(own)) if len(own) == 1 else None)
     head = own.get(name) if name else None
+    killed = recorded(name) if name and head is None and not address else None
+    if killed is not None:
+        return _clear(killed, forget=forget)
     try:
         running = Lab.connect(name, address=address or (head.address if head else None))
-        name, members = running.name, running.down()
+        name, members = running.name, running.down(forget=forget)
     except WorldError:
-        if head is None:
+        if head is None or forget:
             raise
         members = []
     if head is None:

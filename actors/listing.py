@@ -50,7 +50,8 @@ class Member:
 class Space:
     """A place's room in bytes.
 
-    What is taken by base weights and KV cache, what items take, the budget, the seats.
+    What is taken by base weights and KV cache, what items take, the budget, the seats; `memory` says how full
+    the memory behind it is, by whom, and whether that presses.
     """
 
     place: str
@@ -58,6 +59,7 @@ class Space:
     used: int
     budget: int
     seats: str
+    memory: str = ""
 
 
 @dataclass(frozen=True, slots=True)

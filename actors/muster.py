@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from placement.errors import UserError
 from placement.messages import NodeJoined
-from placement.state import Item, Place, Room, Spec, State
+from placement.state import NETWORK, Item, Limits, Place, Room, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from actors.crew import Crew
     from actors.engine import Decoding
-    from actors.journal import Version
+    from actors.journal import Journal, Version
     from actors.shard import Shelved
     from actors.store import Stored
     from placement.config import Lab
+    from placement.config.schema import Policy
 
 #: Of a discovered machine, the share that a lab takes where its file does not say.
 SHARE = 0.25
+
+
+def limits(policy: Policy, op_s: float) -> Limits:
+    """Return the brain's numbers as the file's policy has them."""
+    return Limits(
+        op_s=op_s,
+        high={Tier.VRAM: policy.vram_high, Tier.RAM: policy.ram_high, Tier.SSD: policy.ssd_high},
+        low={Tier.VRAM: policy.vram_low, Tier.RAM: policy.ram_low, Tier.SSD: policy.ssd_low},
+    )
 
 
 def log_of(node: str) -> Place:
@@ -102,22 +113,35 @@ def role_spec(crew: Crew, version: Version, serves_at: Place) -> Spec:
     """Return the Spec of a role's adapter version; `serves_at` is its engine's place."""
     role = crew.lab.roles[version.role]
     node = crew.node_of(role.node or crew.base_of(role)[1].node)
-    home = serves_at if role.location is Tier.VRAM else Place(node, role.location)
+    places = {Tier.VRAM: serves_at, Tier.NETWORK: NETWORK}
     to = role.unload.to
     return Spec(
         item=Item(version.item),
         name=version.role,
         kind="adapter",
         nbytes=version.nbytes,
-        home=home,
+        home=places.get(role.location) or Place(node, role.location),
         serves_at=serves_at,
         base=crew.base_of(role)[0],
         digest=version.image_digest,
-        durable=durable(version.node),
+        durable=NETWORK if version.network else durable(version.node),
+        landing=durable(version.node) if version.network else None,
         idle_s=role.unload.idle_s,
-        unload_to=None if to is None else serves_at if to is Tier.VRAM else Place(node, to),
+        unload_to=None if to is None else places.get(to) or Place(node, to),
         pinned=role.pin,
+        after=role.warm.after,
+        at_start=role.warm.at_start,
     )
+
+
+def as_ordered(spec: Spec, journal: Journal, here: Collection[str]) -> Spec:
+    """Return a Spec with the home and pin that were ordered since the file, if such a place is `here`."""
+    home = journal.homes().get(spec.item, spec.home)
+    if home.tier is Tier.VRAM:
+        home = spec.serves_at or spec.home
+    elif home.node not in here and home.tier is not Tier.NETWORK:
+        home = spec.home
+    return replace(spec, home=home, pinned=journal.pins().get(spec.item, spec.pinned))
 
 
 def shard_item(name: str) -> Item:
@@ -129,32 +153,50 @@ def shard_spec(crew: Crew, name: str, report: Shelved) -> Spec:
     """Return the Spec of a shard whose log is written: `report` says how large its index is."""
     shard = crew.lab.rag[name]
     node = crew.node_of(shard.node)
+    engine = crew.engine_places.get(crew.engine_beside(name))
+    places = {Tier.VRAM: engine} if engine else {}
+    if shard.location is Tier.VRAM and engine is None:
+        raise UserError(
+            "TRC061",
+            f"rag.{name}.location: VRAM is memory of an engine, and none runs on {node}",
+            "give a base to that node, or choose RAM or SSD",
+        )
+    to = shard.unload.to
     return Spec(
         item=shard_item(name),
         name=name,
         kind="shard",
         nbytes=report.nbytes,
-        home=Place(node, shard.location),
-        serves_at=None,
+        home=places.get(shard.location) or Place(node, shard.location),
+        serves_at=engine,
         base="",
         digest=report.digest,
         durable=log_of(node),
         idle_s=shard.unload.idle_s,
-        unload_to=Place(node, shard.unload.to) if shard.unload.to else None,
+        unload_to=None if to is None else places.get(to) or Place(node, to),
         pinned=shard.pin,
+        after=shard.warm.after,
+        at_start=shard.warm.at_start,
     )
 
 
-def place_for(crew: Crew, state: State, item: Item, tier_name: str, node: str | None) -> Place:
-    """Return the place that a person means by a tier and a node; without a node, that of the item's home.
+def place_for(crew: Crew, state: State, item: Item, tier_name: str | None, node: str | None) -> Place:
+    """Return the place that a person means by a tier and a node; what is left out is as at the item's home.
 
-    VRAM means the item's own engine. Raises UserError CFG021 for a tier that does not exist.
+    VRAM means the item's own engine; of what rests there or on the network, a node alone means its RAM.
+    Raises UserError CFG021 for a tier that does not exist.
     """
+    home = state.home(item)
+    if tier_name is None:
+        tier_name = Tier.SSD if home.tier is Tier.SSD else Tier.RAM
     try:
         tier = Tier.parse(tier_name)
     except ValueError as error:
         raise UserError("CFG021", f"unknown tier {tier_name!r}", "tiers: VRAM, RAM, SSD, network") from error
     serves_at = state.items[item].serves_at
+    if tier is Tier.NETWORK:
+        return NETWORK
     if tier is Tier.VRAM and serves_at is not None and node in {None, serves_at.node}:
         return serves_at
-    return Place(crew.node_of(node or state.home(item).node), tier)
+    rests = home if home != NETWORK else state.items[item].landing or home
+    return Place(crew.node_of(node or rests.node), tier)

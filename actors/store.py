@@ -1,7 +1,6 @@
 """The Store of a node: its RAM tier (images in the object store) and its SSD tier (files named by digest).
 
-The Store puts each image itself, so that an image and its owner live and die together on one node. Parsing
-and building images hold the GIL, so they happen in a child process.
+The Store puts each image itself, so that an image and its owner live and die together on one node.
 """
 
 from __future__ import annotations
@@ -9,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +16,10 @@ import psutil
 import ray
 
 from actors.errors import StaleEpoch
+from actors.gauges import disk_gauge, ram_gauges, store_gauge
+from actors.intake import Intake, Origin
 from actors.lm.files import ImageFiles
-from actors.lm.header import AdapterError
 from actors.lm.image import image_digest
-from actors.lm.orphan import end_with
-from actors.lm.prepare import prepare
 from placement.errors import WorldError
 from placement.tiers import Tier
 
@@ -32,8 +27,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from actors.lm.prepare import Prepared
+    from actors.lm.source import Kept
+    from placement.state import Gauge
 
-PREPARE_S = 600.0
+__all__ = ["Offer", "Origin", "Store", "Stored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,44 +48,42 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
-    """What an adapter's image is built from: its PEFT directory and the base that it is checked against."""
-
-    role: str
-    lora_path: str
-    base_path: str
-    max_rank: int
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
-    """What a node's Store reports: bytes per item in each tier, and what the machine has."""
+    """What a node's Store reports: bytes per item in each tier, and what the machine has.
+
+    `fetching` is what is set aside for each source on its way, by role and address; a gauge's `others` is all
+    that is taken besides the images of `ram` and `ssd`.
+    """
 
     pid: int
     rss: int
     started: bool
     ram: dict[str, int]
     ssd: dict[str, int]
+    fetching: dict[str, int]
     ssd_free: int
     ram_total: int
+    gauges: dict[Tier, tuple[Gauge, ...]]
 
 
 class Store:
-    """Plain class; `actors.crew` wraps it as the actor `store:<node>`. `epoch` fences every command."""
+    """Plain class; `actors.crew` wraps it as the actor `store:<node>`. `epoch` fences every command.
 
-    def __init__(self, node: str, root: str, budget: int | None) -> None:
+    `store_capacity` is the size of the node's object store (0: not known, and then not watched).
+    """
+
+    def __init__(self, node: str, root: str, budget: int | None, store_capacity: int = 0) -> None:
         self.node = node
         self.root = Path(root).expanduser()
         self.budget = budget
+        self.store_capacity = store_capacity
         self.epoch = 0
         self._files: ImageFiles | None = None
+        self._taking: Intake | None = None
         #: item -> (reference that this process owns, pinned view of the bytes)
         self._ram: dict[str, tuple[ray.ObjectRef[Any], np.ndarray]] = {}
         #: items whose file is being built again
         self._mending: set[str] = set()
-        self._pool: ProcessPoolExecutor | None = None
-        #: how many wait for the pool
-        self._building = 0
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
@@ -103,44 +98,31 @@ class Store:
             raise WorldError("STO001", f"the SSD tier at {self.root} is not open")
         return self._files
 
+    async def _intake(self) -> Intake:
+        files = await self.files()
+        self._taking = self._taking or Intake(files)
+        return self._taking
+
     def fence(self, epoch: int) -> None:
         """Refuse a command of an older coordinator; remember a newer one."""
         if epoch < self.epoch:
             raise StaleEpoch("TRC029", f"store {self.node} follows epoch {self.epoch}, not {epoch}")
         self.epoch = epoch
 
-    async def prepare(self, origin: Origin) -> tuple[str, Prepared]:
-        """Parse and check a PEFT directory, keep its image on the SSD tier; return (item, what was found).
+    async def prepare(self, origin: Origin) -> tuple[str, Prepared, Kept]:
+        """Read and check an adapter, keep its image on the SSD tier; return it, and how its source stays.
 
-        Raises AdapterError for a directory that cannot serve the role on this base.
+        What was found comes without the image's bytes. Raises as `Intake.take`.
         """
-        prepared = await asyncio.wait_for(self._build(origin), PREPARE_S)
-        item = f"{origin.role}@{prepared.digest[:12]}"
-        files = await self.files()
-        await asyncio.to_thread(files.put, item, prepared.image, prepared.image_digest)
-        return item, prepared
+        return await (await self._intake()).take(origin)
 
-    async def _build(self, origin: Origin) -> Prepared:
-        """Run `prepare` in a child process, which lives as long as there is anything to prepare."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, mp_context=get_context("spawn"), initializer=end_with, initargs=(os.getpid(),)
-            )
-        pool = self._pool
-        self._building += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                pool, prepare, origin.lora_path, origin.base_path, origin.max_rank
-            )
-        except BrokenProcessPool as error:
-            raise WorldError(
-                "STO008", f"the process that read {origin.lora_path} was killed", "is there memory enough?"
-            ) from error
-        finally:
-            self._building -= 1
-            if not self._building:
-                self._pool = None
-                pool.shutdown(wait=False)
+    async def fetch(self, item: str, origin: Origin, digest: str, epoch: int) -> Prepared:
+        """Bring the image of a version that rests at an address to the SSD tier; `digest` is its source's.
+
+        Raises as `Intake.fetch`: AdapterError ADP034 if the address gives another version now.
+        """
+        self.fence(epoch)
+        return await (await self._intake()).fetch(item, origin, digest)
 
     async def offer(self, item: str, tier: Tier, digest: str, origin: Origin, epoch: int) -> Offer:
         """Offer the image at `tier`: a reference to bytes that lie on this node.
@@ -168,22 +150,16 @@ class Store:
         return Offer([ray.put(image)], image.nbytes, digest, mended)
 
     async def mend(self, item: str, origin: Origin, epoch: int) -> None:
-        """Build the SSD image of an item again from its PEFT directory; until then it counts as here.
+        """Build the SSD image of an item again from its source; until then it counts as here.
 
-        Raises AdapterError ADP033 if the directory holds another version now, or what else is wrong with it.
+        Raises as `Intake.mend`.
         """
         self.fence(epoch)
         self._mending.add(item)
         try:
-            built, _ = await self.prepare(origin)
+            await (await self._intake()).mend(item, origin)
         finally:
             self._mending.discard(item)
-        if built != item:
-            raise AdapterError(
-                "ADP033",
-                f"{item} is damaged, and {origin.lora_path} holds another version now ({built})",
-                "put the old files back, or run `tierce down` and `tierce up`",
-            )
 
     async def pull(self, item: str, tier: Tier, offer: Offer, epoch: int) -> None:
         """Take the offered image into `tier`, verify its digest. Idempotent."""
@@ -212,15 +188,22 @@ class Store:
 
     async def beat(self) -> Stored:
         """Report what is here now. The SSD tier is empty in the report until the Store has started."""
-        inventory = {} if self._files is None else await asyncio.to_thread(self._files.inventory)
-        inventory |= dict.fromkeys(self._mending, 0)
+        files = self._files
+        inventory = {} if files is None else await asyncio.to_thread(files.inventory)
         where = self.root if self.root.exists() else Path.home()
+        ram = {item: view.nbytes for item, (_, view) in self._ram.items()}
         return Stored(
             pid=os.getpid(),
             rss=psutil.Process().memory_info().rss,
-            started=self._files is not None,
-            ram={item: view.nbytes for item, (_, view) in self._ram.items()},
-            ssd=inventory,
+            started=files is not None,
+            ram=ram,
+            ssd=inventory | dict.fromkeys(self._mending, 0),
+            fetching={} if files is None else files.fetching(),
             ssd_free=shutil.disk_usage(where).free,
             ram_total=psutil.virtual_memory().total,
+            gauges=self._gauges(where, sum(ram.values()), sum(inventory.values())),
         )
+
+    def _gauges(self, where: Path, ram: int, ssd: int) -> dict[Tier, tuple[Gauge, ...]]:
+        store = (store_gauge(self.store_capacity, ram),) if self.store_capacity else ()
+        return {Tier.RAM: (*ram_gauges(ram), *store), Tier.SSD: (disk_gauge(where, ssd),)}

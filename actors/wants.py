@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING
 
 from actors.answer import Activation
 from actors.errors import UnknownName
-from placement.errors import WorldError
+from actors.versions import Versions
+from placement.errors import TierceError, WorldError
 from placement.messages import Wanted, WantEnded
+from placement.state import Item
+from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from actors.coordinator import Coordinator
-    from placement.errors import TierceError
-    from placement.state import Item, Place
+    from placement.state import Place
 
 #: The Machine refuses a want at its deadline, with the reason; this long its word may take.
 LATE_S = 5.0
 ASK_AGAIN_S = 0.25
+#: How long a want waits for a durable copy that is just being built again.
+MENDED_S = 10.0
 
 
 class Wants:
@@ -59,6 +63,9 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     if item not in machine.state.items:
         raise UnknownName("TRC001", f"{item} is not registered", "see `tierce ps`")
     began = time.monotonic()
+    await coordinator.until(lambda: item not in machine.state.gone, min(within_s, MENDED_S))
+    if item not in machine.state.items:
+        raise UnknownName("TRC001", f"{item} was removed meanwhile", "see `tierce ps`")
     if machine.state.ready(item, machine.state.goal(item)):
         await _hear(coordinator, machine.state.items[item].base, within_s)
     want, future = coordinator.wants.open(machine.state.epoch)
@@ -81,9 +88,59 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     return Activation(cost.source, cost.nbytes, total_s, cost.copy_s)
 
 
+def pending(coordinator: Coordinator, role: str) -> bool:
+    """Tell whether a role is at home on the network and was never fetched."""
+    _, crew = coordinator.brain()
+    config = crew.lab.roles.get(role)
+    if config is None or config.location is not Tier.NETWORK:
+        return False
+    return all(version.role != role for version in coordinator.journal.versions())
+
+
+async def fetch(coordinator: Coordinator, role: str, caller: str, within_s: float) -> Item:
+    """Return the item of a role that is at home on the network: fetched now, if nobody wanted it before.
+
+    All who want it wait for one fetch, which goes on for the next one to ask if they give up. Raises
+    UnknownName for a role that the lab lacks, and what went wrong as a typed error.
+    """
+    _, crew = await coordinator.opened()
+    if role not in crew.lab.roles:
+        raise UnknownName("TRC001", f"the lab has no role {role!r}", "see `tierce ps`")
+    known = next((one for one in coordinator.journal.versions() if one.role == role), None)
+    if known is not None:
+        return Item(known.item)
+    if role not in coordinator.fetches:
+        coordinator.journal.tell(role, f"asked for by {caller}: fetched for the first time", time.time())
+        coordinator.fetches[role] = asyncio.create_task(_fetch(coordinator, role))
+    try:
+        return await asyncio.wait_for(asyncio.shield(coordinator.fetches[role]), within_s)
+    except TimeoutError as error:
+        raise WorldError(
+            "TRC012", f"{role} was not fetched in {within_s:.0f} s", "the fetch goes on; ask again"
+        ) from error
+
+
+async def _fetch(coordinator: Coordinator, role: str) -> Item:
+    versions = Versions(coordinator, lambda _: None)
+    try:
+        version = await versions.prepare(role)
+        _, crew = coordinator.brain()
+        if role not in crew.lab.roles or crew.origin(role).lora_path != version.source:
+            coordinator.journal.forget_version(role)
+            raise WorldError("TRC025", f"{role} was changed while it was fetched", "ask again")
+        versions.register(version, fetched=True)
+        return Item(version.item)
+    except TierceError as error:
+        coordinator.journal.tell(role, f"not fetched: {error}", time.time())
+        raise
+    finally:
+        coordinator.fetches.pop(role, None)
+
+
 def _give_up(coordinator: Coordinator, want: str) -> None:
     coordinator.wants.forget(want)
-    coordinator.take(WantEnded(want))
+    if coordinator.machine is not None:
+        coordinator.take(WantEnded(want))
 
 
 async def _hear(coordinator: Coordinator, base: str, within_s: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from actors.coordinator import Coordinator
-from actors.crew import LabSpec
+from actors.spec import LabSpec
 
 KICK_S = 1.0
 

@@ -145,7 +145,7 @@ class Demo:
         """Ask, and show text, sources and cost. Raises WorldError TRC071 for an empty answer."""
         answer = await talk(lab.aio, role, question, {}, lambda text: self.screen.write(text, end=""))
         self.screen.write("")
-        show_sources(answer, self.screen)
+        show_sources(answer.found, self.screen)
         self.screen.tell(cost_line(answer.end), "dim")
         if not answer.text.strip():
             raise WorldError("TRC071", f"{role} gave an empty answer to {question!r}")

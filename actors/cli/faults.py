@@ -31,7 +31,7 @@ MEANINGS = {
     Exit.ADAPTER: "an adapter that cannot be used",
     Exit.NO_LAB: "no lab or no Ray can be reached",
     Exit.LATE: "not done before the deadline",
-    Exit.PARTIAL: "the lab is up, but some role cannot serve",
+    Exit.PARTIAL: "done in part: the lab is up, but some role or machine cannot serve",
     Exit.INTERRUPTED: "stopped with Ctrl-C",
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from actors.client import Lab
     from actors.launch import Lowered
     from actors.progress import Progress
+
+#: What stands for a file's name in messages about a lab that was said on the line.
+LINE = "the command line"
 
 
 class Labs:
@@ -21,14 +24,31 @@ class Labs:
 
         return Lab.connect(lab, address=address)
 
-    def up(self, file: str, *, address: str | None, dashboard: bool, say: Callable[[Progress], None]) -> Lab:
-        """Bring up the lab of `file`, and give each finished step to `say`."""
+    def up(
+        self,
+        file: str | None,
+        *,
+        address: str | None,
+        dashboard: bool,
+        say: Callable[[Progress], None],
+        role: tuple[str, dict[str, Any]] | None = None,
+    ) -> Lab:
+        """Bring up the lab of `file`, and give each finished step to `say`.
+
+        `role`, a name and its entry as in a file, comes up with it; its relative paths start from the current
+        directory. Without a file there must be one: the lab is then that role alone.
+        """
+        from actors.cli.entry import alone
         from actors.launch import raise_lab
 
-        return raise_lab(file, address=address, dashboard=dashboard, say=say)
+        said: dict[str, Any] = {}
+        if role is not None:
+            said = {"role": role} if file is not None else {"text": alone(*role)}
+        return raise_lab(file or LINE, address=address, dashboard=dashboard, say=say, **said)
 
-    def down(self, lab: str | None, address: str | None) -> Lowered:
-        """Stop exactly what `up` started."""
+    def down(self, lab: str | None, address: str | None, *, forget: bool = False) -> Lowered:
+        """Stop exactly what `up` started; `forget` also what was said on the line and in code."""
         from actors.launch import lower_lab
 
-        return lower_lab(lab, address=address)
+        said: dict[str, Any] = {"forget": True} if forget else {}
+        return lower_lab(lab, address=address, **said)

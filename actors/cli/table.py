@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from actors.listing import Listing, Member, Space, Thing
 
 BAR_CELLS = 24
-RIGHT = {"SIZE", "LEASES", "ACTIVATIONS", "HITS", "RSS", "PID", "MB/s", "TIMES", "MEDIAN", "COPYING"}
+RIGHT = {
+    "SIZE", "LEASES", "ACTIVATIONS", "HITS", "RSS", "PID",
+    "MB/s", "TIMES", "MEDIAN", "COPYING", "TURN", "WAITED", "TOOK", "SOURCES",
+}  # fmt: skip
 _TIER_STYLES = {"VRAM": "bold magenta", "RAM": "bold green", "SSD": "bold yellow", "failed": "bold red"}
 
 
@@ -79,8 +82,8 @@ def _members(members: Iterable[Member]) -> Table:
 
 
 def _spaces(spaces: Iterable[Space]) -> Table:
-    rows = [(space.place, _bar(space), _sum(space), space.seats or "-") for space in spaces]
-    return table(("PLACE", "ROOM", "BASE + KV / ITEMS / FREE OF BUDGET", "SEATS"), rows)
+    rows = [(space.place, _bar(space), _sum(space), space.seats or "-", space.memory) for space in spaces]
+    return table(("PLACE", "ROOM", "BASE + KV / ITEMS / FREE OF BUDGET", "SEATS", "MEMORY"), rows)
 
 
 def _sum(space: Space) -> str:

@@ -12,9 +12,9 @@ from placement.units import format_bytes, format_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.answer import Activation, Answer, End
+    from actors.aio import AioLab
+    from actors.answer import Activation, Answer, End, Found
     from actors.cli.screen import Screen
-    from actors.client import AioLab
     from actors.journal import Line
     from actors.listing import Thing
 
@@ -33,13 +33,14 @@ async def talk(
     return stream.answer
 
 
-def show_sources(answer: Answer, screen: Screen) -> None:
-    """Write the passages that stood in the prompt to stdout, and what had to be left out to stderr."""
-    if answer.citations:
+def show_sources(found: Found, screen: Screen) -> None:
+    """Write what the prompt held, passages and roles, to stdout, and what had to be left out to stderr."""
+    sources = (*found.citations, *found.consulted)
+    if sources:
         screen.write("")
-    for citation in answer.citations:
-        screen.write(str(citation))
-    for left_out in answer.left_out:
+    for source in sources:
+        screen.write(str(source))
+    for left_out in found.left_out:
         screen.tell(f"left out: {left_out}", "dim")
 
 
@@ -49,6 +50,20 @@ def move_line(before: Thing, after: Thing, took_s: float) -> str:
     if f"{after.home} ready" in before.copies:
         return f"{arrived} after {took}: it was there, and left the other places"
     return f"{arrived}: {format_bytes(after.nbytes)} copied, checked and the old place drained in {took}"
+
+
+def warm_line(thing: Thing, within_s: float) -> str:
+    """Return what an order to warm an item says of it now."""
+    if thing.tier.startswith("VRAM"):
+        return f"{thing.name} is in {thing.tier} already"
+    return f"{thing.name} is ordered up, for {format_seconds(within_s)}; see `tierce story {thing.name}`"
+
+
+def gone_line(thing: Thing) -> str:
+    """Return what left the lab with a role, and what stays."""
+    version = f" {thing.version}" if thing.version else ""
+    places = ", ".join(copy.rsplit(" ", 1)[0] for copy in thing.copies) or "nowhere"
+    return f"role {thing.name}{version} is removed; it was at {places}. Its source stays"
 
 
 def story_line(line: Line) -> str:

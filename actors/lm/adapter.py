@@ -89,12 +89,19 @@ def read_adapter(path: str, base: BaseShape, *, max_rank: int) -> Adapter:
     targets = tuple(_target(module, pairs[module], config, base, max_rank) for module in sorted(pairs))
     _check_room(targets, base, max_rank, name)
     _check_values(targets, data, name)
-    manifest = {
-        CONFIG: hashlib.sha256(config_text).hexdigest(),
-        WEIGHTS: hashlib.sha256(data.data).hexdigest(),
-    }
-    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    digest = source_digest(hashlib.sha256(config_text).hexdigest(), hashlib.sha256(data.data).hexdigest())
     return Adapter(str(root), digest, base.fingerprint, targets, _warnings(root, config, base), data)
+
+
+def source_digest(config_sha256: str, weights_sha256: str) -> str:
+    """Return the digest that names an adapter's source, from those of its two files."""
+    manifest = {CONFIG: config_sha256, WEIGHTS: weights_sha256}
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def largest_weights(slot_nbytes: int) -> int:
+    """Return the bytes that weights may have at most: in fp32 they fill a slot, twice that is slack."""
+    return 2 * slot_nbytes + HEAD_NBYTES
 
 
 def floats(data: NDArray[np.uint8], tensor: Tensor) -> NDArray[np.float32]:
@@ -125,9 +132,8 @@ def _files(root: Path, slot_nbytes: int) -> tuple[bytes, NDArray[np.uint8]]:
     for file in (root / CONFIG, root / WEIGHTS):
         if not stat.S_ISREG(file.stat().st_mode):
             raise AdapterError("ADP030", f"{file} is not a regular file")
-    # Adapters in fp32 fit a slot to the byte; what is larger than slot, header and slack cannot be one.
     nbytes = (root / WEIGHTS).stat().st_size
-    if nbytes > 2 * slot_nbytes + HEAD_NBYTES:
+    if nbytes > largest_weights(slot_nbytes):
         raise AdapterError(
             "ADP032", f"{root / WEIGHTS} has {nbytes} bytes, a slot of this base {slot_nbytes}"
         )
@@ -190,9 +196,15 @@ def _check_repeat(key: str, tensor: Tensor, base: BaseShape, data: NDArray[np.ui
     if weight not in base.weights:
         raise AdapterError("ADP022", f"{name}: {key} is no LoRA matrix and no weight of base {base.name}")
     file, dtype, start, stop = base.weights[weight]
-    with (Path(base.path) / file).open("rb") as stream:
-        stream.seek(start)
-        stored = stream.read(stop - start)
+    try:
+        with (Path(base.path) / file).open("rb") as stream:
+            stream.seek(start)
+            stored = stream.read(stop - start)
+    except FileNotFoundError as error:
+        told = f"{name}: {key} may repeat a weight of base {base.name}, whose files are not on this node"
+        raise AdapterError(
+            "ADP023", told, "put the role on the base's node, or save the LoRA alone"
+        ) from error
     if dtype != tensor.dtype or stored != data[tensor.start : tensor.stop].tobytes():
         raise AdapterError(
             "ADP023", f"{name}: {key} replaces a weight of base {base.name}; only LoRA is supported"

@@ -6,20 +6,22 @@ import fcntl
 import json
 import os
 import re
+import shutil
+import threading
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actors.lm.adapter import CONFIG, WEIGHTS
+from actors.lm.disk import disk, nbytes_under, sync, write
 from actors.lm.image import image_digest
+from actors.lm.source import copy_source
 from placement.errors import UserError, WorldError
 from placement.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 ITEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@#+-]{0,199}")
@@ -35,7 +37,8 @@ class ImageFiles:
 
     An item is here once its sidecar is: the image is written, synced and renamed first, its sidecar (size and
     digest) last, so a crash at any point leaves either the whole item or leftovers that the next open
-    removes.
+    removes. Beside the images lie sources, which count in the budget: kept ones (of items whose directory was
+    in memory), and those that are being fetched, with what has come of them.
     """
 
     def __init__(self, root: str | Path, budget: int | None = None) -> None:
@@ -47,7 +50,11 @@ class ImageFiles:
         self.root = Path(root)
         self.budget = budget
         self.quarantine = self.root / "quarantine"
-        with _disk(f"open {self.root}"):
+        self.sources = self.root / "sources"
+        #: bytes set aside by name: of sources on their way, and of images that are being written
+        self._reserved: dict[str, int] = {}
+        self._counting = threading.Lock()
+        with disk(f"open {self.root}"):
             self._lock = _locked(self.root)
             try:
                 self._clean()
@@ -72,11 +79,14 @@ class ImageFiles:
         file, sidecar = self._paths(item)
         if self._told(sidecar) == (image.nbytes, digest) and self._size(item) is not None:
             return
-        self._check_room(item, image.nbytes)
-        with _disk(f"write {file}"):
-            sidecar.unlink(missing_ok=True)
-            _write(file, image.data)
-            _write(sidecar, json.dumps({"item": item, "nbytes": image.nbytes, "digest": digest}).encode())
+        self.reserve(item, image.nbytes)
+        try:
+            with disk(f"write {file}"):
+                sidecar.unlink(missing_ok=True)
+                write(file, image.data)
+                write(sidecar, json.dumps({"item": item, "nbytes": image.nbytes, "digest": digest}).encode())
+        finally:
+            self.release(item)
 
     def get(self, item: str) -> NDArray[np.uint8]:
         """Read the image of `item` and verify it.
@@ -88,7 +98,7 @@ class ImageFiles:
         if not sidecar.exists() or not file.exists():
             raise WorldError("STO001", f"{item} is not under {self.root}", "it has to be copied here again")
         told = self._told(sidecar)
-        with _disk(f"read {file}"):
+        with disk(f"read {file}"):
             image = np.fromfile(file, np.uint8)
         if told != (image.nbytes, image_digest(image)):
             self._set_aside(item)
@@ -100,13 +110,59 @@ class ImageFiles:
             )
         return image
 
+    def reserve(self, name: str, nbytes: int) -> None:
+        """Set bytes aside for an item or a source until `release`; a later call for a name replaces it.
+
+        Raises WorldError STO003 if disk or budget has no room for them; then nothing has changed.
+        """
+        with self._counting:
+            self._check_room(name, nbytes)
+            self._reserved[name] = nbytes
+
+    def release(self, name: str) -> None:
+        """Give back what is set aside for `name`; what lies on the disk goes on to count."""
+        with self._counting:
+            self._reserved.pop(name, None)
+
+    def fetching(self) -> dict[str, int]:
+        """Return the bytes set aside for each source that is on its way, by the name of its folder."""
+        with self._counting:
+            return {name: nbytes for name, nbytes in self._reserved.items() if not _is_item(name)}
+
+    def keep_source(self, item: str, lora_path: str, digest: str) -> str:
+        """Copy the source of `item` from a directory; return the copy's, which stays until the item's drop.
+
+        Raises AdapterError ADP034 if the directory no longer holds the version of `digest`, WorldError STO003
+        or STO005.
+        """
+        into = self.source(item)
+        nbytes = sum((Path(lora_path) / file).stat().st_size for file in (CONFIG, WEIGHTS))
+        self.reserve(into.name, nbytes)
+        try:
+            copy_source(lora_path, into, digest)
+        finally:
+            self.release(into.name)
+        return str(into)
+
+    def source(self, item: str) -> Path:
+        """Return the directory of the kept source of `item`; it exists if the source was copied here."""
+        self._paths(item)
+        return self.sources / item.replace("@", "-")
+
+    def forget_source(self, name: str) -> None:
+        """Remove a source by the name of its folder; nothing happens if there is none."""
+        with disk(f"remove {self.sources / name}"):
+            shutil.rmtree(self.sources / name, ignore_errors=True)
+        self.release(name)
+
     def drop(self, item: str) -> None:
-        """Remove `item`; nothing happens if it is not here."""
+        """Remove `item` and its kept source; nothing happens if it is not here."""
         file, sidecar = self._paths(item)
-        with _disk(f"remove {file}"):
+        with disk(f"remove {file}"):
             sidecar.unlink(missing_ok=True)
             file.unlink(missing_ok=True)
-            _sync(self.root)
+            sync(self.root)
+        self.forget_source(self.source(item).name)
 
     def inventory(self) -> dict[str, int]:
         """Return the bytes of each item that is here; contents are not read."""
@@ -126,6 +182,8 @@ class ImageFiles:
 
     def _clean(self) -> None:
         self.quarantine.mkdir(exist_ok=True)
+        for folder in self.sources.glob("*.tmp"):
+            shutil.rmtree(folder)
         for file in self.root.glob("*.tmp"):
             file.unlink()
         for file in self.root.glob("*.safetensors"):
@@ -145,30 +203,52 @@ class ImageFiles:
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
-    def _check_room(self, item: str, nbytes: int) -> None:
-        disk = os.statvfs(self.root)
-        free = disk.f_bavail * disk.f_frsize
-        if free < nbytes + RESERVE_NBYTES:
+    def _held(self) -> dict[str, int]:
+        """Return what lies on the disk by name: items, and the folders of sources."""
+        try:
+            sources = {folder.name: nbytes_under(folder) for folder in self.sources.iterdir()}
+        except FileNotFoundError:
+            sources = {}
+        return self.inventory() | sources
+
+    def _check_room(self, name: str, nbytes: int) -> None:
+        held = self._held()
+        # An image replaces the one before only when it is written whole; a source grows where it lies.
+        here = 0 if _is_item(name) else held.get(name, 0)
+        owed = {other: due for other, due in self._reserved.items() if other != name}
+        free = os.statvfs(self.root)
+        nbytes_free = free.f_bavail * free.f_frsize - sum(
+            max(0, due - held.get(other, 0)) for other, due in owed.items()
+        )
+        if nbytes_free + here < nbytes + RESERVE_NBYTES:
             told = (
-                f"{item} needs {nbytes} bytes, {self.root} has {free} free ({RESERVE_NBYTES} stay in reserve)"
+                f"{name} needs {nbytes} bytes, {self.root} has {nbytes_free} free"
+                f" ({RESERVE_NBYTES} stay in reserve)"
             )
             raise WorldError("STO003", told, "free some space on this disk")
-        taken = {name: held for name, held in self.inventory().items() if name != item}
+        taken = {other: size for other, size in held.items() if other != name}
+        for other, due in owed.items():
+            taken[other] = max(due, taken.get(other, 0))
         if self.budget is not None and sum(taken.values()) + nbytes > self.budget:
-            largest = sorted(taken, key=lambda name: -taken[name])[:5]
-            held = ", ".join(f"{name} {format_bytes(taken[name])}" for name in largest) or "nobody"
+            largest = sorted(taken, key=lambda other: -taken[other])[:5]
+            told = ", ".join(f"{other} {format_bytes(taken[other])}" for other in largest) or "nobody"
             used, budget = format_bytes(sum(taken.values())), format_bytes(self.budget)
             raise WorldError(
                 "STO003",
-                f"{item} needs {format_bytes(nbytes)}; {self.root} has {used} of {budget} taken ({held})",
+                f"{name} needs {format_bytes(nbytes)}; {self.root} has {used} of {budget} taken ({told})",
                 "raise the node's ssd budget, or remove old versions from that folder",
             )
 
     def _set_aside(self, item: str) -> None:
-        with _disk(f"set aside {item}"):
+        with disk(f"set aside {item}"):
             for path in self._paths(item):
                 path.replace(self.quarantine / path.name)
-            _sync(self.root)
+            sync(self.root)
+
+
+def _is_item(name: str) -> bool:
+    """Tell an item (`coder@3fa9c1d2b0aa`) from the folder of a source (`coder-3fa9c1d2b0aa`)."""
+    return "@" in name or "#" in name
 
 
 def _locked(root: Path) -> int:
@@ -194,29 +274,3 @@ def _flocked(lock: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-@contextmanager
-def _disk(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise WorldError("STO005", f"cannot {doing}: {error.strerror}") from error
-
-
-def _write(target: Path, content: bytes | memoryview) -> None:
-    temporary = target.with_name(target.name + ".tmp")
-    with temporary.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(target)
-    _sync(target.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

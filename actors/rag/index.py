@@ -122,6 +122,12 @@ class Index:
             found = self._shard.query(request)
         return [Hit(str(point.id), point.score, point.payload or {}) for point in found]
 
+    def payloads(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the payload of each of the points that is there."""
+        with _typed(self.directory):
+            found = self._shard.retrieve(list(ids), with_payload=True, with_vector=False)
+        return {str(point.id): point.payload or {} for point in found}
+
     def ids(self) -> Iterator[str]:
         """Yield the id of every point, in pages; the index must not be written to meanwhile."""
         offset = None

@@ -1,10 +1,14 @@
-"""From passages to a prompt that fits the model, with citations, and with a word on what was left out."""
+"""From passages, opinions and earlier turns to a prompt that fits the model.
+
+Each source is numbered and cited, and what was left out is told.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 from placement.errors import UserError
 
@@ -21,6 +25,7 @@ _INVISIBLE = re.compile(
 _CHAT_MARK = re.compile(r"<(?=\||/?s>)")
 #: A number where that of a passage stands: at the beginning of a line. Elsewhere it is text, as in `x[0]`.
 _FAKE_NUMBER = re.compile(r"(?:^|(?<=[\n\r\u2028\u2029]))([^\S\n]*)\[(\d+)\]")
+_LINE_END = re.compile("[\n\r\u2028\u2029]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +60,43 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a consulted role answered, and the adapter version that spoke."""
+
+    role: str
+    version: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Consulted:
+    """What the mark [n] stands for where a role was consulted; `text` is what stood in the prompt."""
+
+    n: int
+    role: str
+    version: str
+    text: str
+
+    def __str__(self) -> str:
+        """Return `[2] critic (critic@3fa9c1d2b0aa): the first words of its answer`."""
+        return f"[{self.n}] {self.role} ({self.version}): {shorten(self.text, 72, placeholder=' …')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a role said earlier at a round table."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
-    """Messages for the model, the citation of each passage in them, and a sentence per passage left out."""
+    """Messages for the model, what each number in them stands for, and a sentence per thing left out."""
 
     messages: tuple[Message, ...]
     citations: tuple[Citation, ...]
+    consulted: tuple[Consulted, ...]
     left_out: tuple[str, ...]
 
 
@@ -68,53 +105,146 @@ def build(
     question: str,
     passages: Sequence[Passage],
     *,
+    opinions: Sequence[Opinion] = (),
+    said: Sequence[Said] = (),
     count: Count,
     context: int,
     max_tokens: int,
 ) -> Prompt:
-    """Put persona, question and as many passages as fit into `context - max_tokens` tokens, best score first.
+    """Put persona, question and what fits beside them into `context - max_tokens` tokens.
 
-    A passage found by two shards counts once. One that does not fit is left out and named with its tokens;
-    if none fits whole, the best is shortened at a word. Passages lose invisible characters and cannot open a
-    chat role or pass for another number. Raises UserError RAG002 if persona and question alone are too long.
+    What was said before may take half of what is free, and then what the sources leave: the oldest goes
+    first. Opinions come before passages, passages by their score; a passage found by two shards counts once.
+    What does not fit is left out and named with its tokens; if no source fits whole, the first is shortened
+    at a word. None of it keeps invisible characters, opens a chat role, or passes for another number or
+    speaker. Raises UserError RAG002 if persona and question alone are too long.
     """
-    room = context - max_tokens
-    bare = count(_messages(persona, question, []))
-    if bare > room:
+    draft = _Draft(persona, question, count, context, context - max_tokens)
+    bare = draft.used
+    if bare > draft.room:
         raise UserError(
             "RAG002",
-            f"persona and question take {bare} tokens; {room} are free "
+            f"persona and question take {bare} tokens; {draft.room} are free "
             f"({context} of context, {max_tokens} for the answer)",
             "ask a shorter question, shorten the persona, or lower max_tokens",
         )
-    taken: list[Passage] = []
-    texts: list[str] = []
-    left_out: list[str] = []
-    used = bare
-    for passage in _ranked(passages):
-        text = clean(passage.text)
-        tokens = count(_messages(persona, question, [*texts, text]))
-        if tokens > room:
-            left_out.append(
-                f"{_label(passage)}: needs {tokens - used} tokens, {room - used} of {context} are free"
-            )
-            continue
-        taken.append(passage)
-        texts.append(text)
-        used = tokens
-    if not taken and left_out:
-        best = _ranked(passages)[0]
-        text, tokens = _shortened(
-            clean(best.text), lambda part: count(_messages(persona, question, [part])), room
-        )
-        if text:
-            taken, texts = [best], [text]
-            whole, part = len(clean(best.text)), len(text)
-            left_out[0] = f"{_label(best)}: shortened to {part} of {whole} characters, {tokens - bare} tokens"
-    citations = tuple(
-        Citation(n, p.shard, p.document, p.heading, p.start, p.end, p.score) for n, p in enumerate(taken, 1)
+    turns = [_Turn(n, one.role, clean(one.text)) for n, one in enumerate(said, 1)]
+    turns = draft.recall(turns, bare + (draft.room - bare) // 2)
+    sources = [*(_Source(opinion, clean(opinion.text)) for opinion in opinions)]
+    sources += [_Source(passage, clean(passage.text)) for passage in _ranked(passages)]
+    left_out = [missing for missing in map(draft.add, sources) if missing]
+    if left_out and not draft.sources:
+        left_out[0] = draft.shorten(sources[0]) or left_out[0]
+    turns = draft.recall(turns, draft.room)
+    return Prompt(
+        tuple(draft.messages()),
+        tuple(
+            Citation(n, p.shard, p.document, p.heading, p.start, p.end, p.score)
+            for n, p, _ in draft.numbered()
+            if isinstance(p, Passage)
+        ),
+        tuple(
+            Consulted(n, o.role, o.version, text) for n, o, text in draft.numbered() if isinstance(o, Opinion)
+        ),
+        (*map(draft.lacks, turns), *left_out),
     )
-    return Prompt(tuple(_messages(persona, question, texts)), citations, tuple(left_out))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    origin: Passage | Opinion
+    text: str
+
+    def __str__(self) -> str:
+        origin = self.origin
+        if isinstance(origin, Opinion):
+            return f"the answer of {origin.role}"
+        return f"{origin.document} {origin.start}-{origin.end} (score {origin.score:.2f})"
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    n: int
+    role: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"turn {self.n}, of {self.role}"
+
+
+class _Draft:
+    """A prompt that grows; `used` of its `room` tokens are taken."""
+
+    def __init__(self, persona: str, question: str, count: Count, context: int, room: int) -> None:
+        self.persona, self.question, self.count = persona, question, count
+        self.context, self.room = context, room
+        self.sources: list[_Source] = []
+        self.turns: list[_Turn] = []
+        self.used = self._tokens()
+
+    def numbered(self) -> list[tuple[int, Passage | Opinion, str]]:
+        """Return (number, origin, text) of each source: first the passages, then the opinions."""
+        ranked = sorted(self.sources, key=lambda source: isinstance(source.origin, Opinion))
+        return [(n, source.origin, source.text) for n, source in enumerate(ranked, 1)]
+
+    def messages(self) -> list[Message]:
+        numbered = self.numbered()
+        read = [f"[{n}] {text}" for n, origin, text in numbered if isinstance(origin, Passage)]
+        told = [f"[{n}] {o.role}: {text}" for n, o, text in numbered if isinstance(o, Opinion)]
+        said = [f"{turn.role}: {_indented(turn.text)}" for turn in self.turns]
+        parts = [self.persona] if self.persona else []
+        for head, lines in (("Passages", read), ("Answers of other roles", told), ("Said so far", said)):
+            if lines:
+                parts.append("\n".join((f"{head}:", *lines)))
+        system = [{"role": "system", "content": "\n\n".join(parts)}] if parts else []
+        return [*system, {"role": "user", "content": self.question}]
+
+    def add(self, source: _Source) -> str:
+        """Take a source; return "", or the sentence that says why it does not fit."""
+        self.sources.append(source)
+        if (tokens := self._tokens()) > self.room:
+            self.sources.pop()
+            return self._refusal(source, tokens)
+        self.used = tokens
+        return ""
+
+    def shorten(self, source: _Source) -> str:
+        """Take the beginning of a source, up to a word; return the sentence that says so, "" if none fits."""
+
+        def tokens(text: str) -> int:
+            self.sources = [_Source(source.origin, text)]
+            return self._tokens()
+
+        text, taken = _shortened(source.text, tokens, self.room)
+        self.sources = [_Source(source.origin, text)] if text else []
+        if not text:
+            return ""
+        before, self.used = self.used, taken
+        return f"{source}: shortened to {len(text)} of {len(source.text)} characters, {taken - before} tokens"
+
+    def recall(self, turns: list[_Turn], limit: int) -> list[_Turn]:
+        """Put turns before those that are in, the newest first, while they fit; return those that do not."""
+        while turns:
+            self.turns.insert(0, turns[-1])
+            if (tokens := self._tokens()) > limit:
+                del self.turns[0]
+                break
+            self.used, turns = tokens, turns[:-1]
+        return turns
+
+    def lacks(self, turn: _Turn) -> str:
+        """Return the sentence that says why a turn is not in."""
+        self.turns.insert(0, turn)
+        tokens = self._tokens()
+        del self.turns[0]
+        return self._refusal(turn, tokens)
+
+    def _refusal(self, what: _Source | _Turn, tokens: int) -> str:
+        free = self.room - self.used
+        return f"{what}: needs {tokens - self.used} tokens, {free} of {self.context} are free"
+
+    def _tokens(self) -> int:
+        return self.count(self.messages())
 
 
 def clean(text: str) -> str:
@@ -123,11 +253,9 @@ def clean(text: str) -> str:
     return _FAKE_NUMBER.sub(r"\1(\2)", _CHAT_MARK.sub("< ", seen)).strip()
 
 
-def _messages(persona: str, question: str, texts: list[str]) -> list[Message]:
-    numbered = "\n".join(f"[{n}] {text}" for n, text in enumerate(texts, 1))
-    system = "\n\n".join(part for part in (persona, f"Passages:\n{numbered}" if texts else "") if part)
-    messages = [{"role": "system", "content": system}] if system else []
-    return [*messages, {"role": "user", "content": question}]
+def _indented(text: str) -> str:
+    """Return text whose later lines are set in, so that none of them begins like another speaker's turn."""
+    return _LINE_END.sub("\n  ", text)
 
 
 def _ranked(passages: Sequence[Passage]) -> list[Passage]:
@@ -136,10 +264,6 @@ def _ranked(passages: Sequence[Passage]) -> list[Passage]:
     for passage in sorted(passages, key=lambda p: (-p.score, p.document, p.start, p.shard)):
         ranked.setdefault((passage.document, passage.start, passage.end, passage.text), passage)
     return list(ranked.values())
-
-
-def _label(passage: Passage) -> str:
-    return f"{passage.document} {passage.start}-{passage.end} (score {passage.score:.2f})"
 
 
 def _shortened(text: str, tokens: Callable[[str], int], room: int) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +14,11 @@ from actors.rag.chunk import Chunk
 from actors.rag.index import BATCH, Hit, Index, check_home, check_vectors, discard, guard_space, remove
 from actors.rag.lock import DirLock, Turns
 from actors.rag.manifest import Manifest, digests, forget
+from actors.rag.matrix import Matrix, read_matrix
 from actors.rag.oplog import Mark, Op, Oplog, Put, Remove, Vectors, check_text, replay
 from actors.rag.prompt import Passage
 from actors.rag.recovery import Opened, apply, open_index, open_log, verify
+from actors.rag.stats import Stats
 from placement.errors import UserError, WorldError
 from placement.tiers import Tier
 
@@ -24,21 +26,6 @@ from placement.tiers import Tier
 CHECKPOINT_POINTS = 2000
 #: Fewer points than this are scanned exactly in a fraction of a millisecond: quantising them gains nothing.
 SEAL_POINTS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """A shard now; `nbytes` is the index's room in its tier."""
-
-    documents: int
-    points: int
-    nbytes: int
-    seq: int
-    digest: str
-    tier: Tier
-    index_dir: str
-    #: Why the index was built anew at open; "" if it was loaded.
-    rebuilt: str
 
 
 class Shelf:
@@ -134,8 +121,31 @@ class Shelf:
                     if self._catalog.holds(hit.payload["document"], hit.payload["version"])
                 ]
             if len(live) >= k or len(hits) < limit:
-                return [self._passage(hit) for hit in live[:k]]
+                return [_passage(self.name, hit) for hit in live[:k]]
             limit *= 4  # a replacement is under way and its points crowd the front
+
+    def matrix(self) -> Matrix:
+        """Return the vectors of everything that is live now, for another place to search."""
+        with self._writer:
+            seq, catalog = self._log.seq, self._catalog.copy()
+        return read_matrix(self._log.path, catalog, seq, self._index.dim)
+
+    def passages(self, found: Sequence[tuple[str, float]], seq: int) -> list[Passage] | None:
+        """Return the texts of points that were found in `matrix()`, in their order, with these scores.
+
+        None if anything was written since operation `seq`, or a text is missing here: search here instead.
+        """
+        with self._engine:
+            self._check_open()
+            rows = self._index.payloads([point for point, _ in found])
+            if self._log.seq != seq or not all(rows.get(point) for point, _ in found):
+                return None
+        return [_passage(self.name, Hit(point, score, rows[point])) for point, score in found]
+
+    @property
+    def seq(self) -> int:
+        """The last durable operation; any thread may ask, and is never kept waiting."""
+        return self._log.seq
 
     def documents(self) -> dict[str, str]:
         """Return the version of each live document."""
@@ -324,15 +334,14 @@ class Shelf:
                 "RAG006", f"shard {self.name} takes no writes: {self._failed}", "run `tierce up`"
             )
 
-    def _passage(self, hit: Hit) -> Passage:
-        row = hit.payload
-        return Passage(
-            row["text"], row["document"], row["heading"], row["start"], row["end"], hit.score, self.name
-        )
-
 
 _CLOSED = "it is closed"
 
 
 def _aside(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}.aside")
+
+
+def _passage(shard: str, hit: Hit) -> Passage:
+    row = hit.payload
+    return Passage(row["text"], row["document"], row["heading"], row["start"], row["end"], hit.score, shard)

@@ -16,7 +16,8 @@ os.environ["RAY_AUTH_MODE"] = "token"  # before Ray is imported; the head's own 
 import ray
 
 from actors import head as heads
-from actors.client import Lab, attach
+from actors.client import Lab
+from actors.joining import attach
 from actors.launch import lower_lab, raise_lab
 from tests.tiny_lab import build_parts, write_file
 
@@ -57,9 +58,9 @@ def folder_of(tmp_path_factory) -> Callable[[str], Path]:
     return functools.cache(tmp_path_factory.mktemp)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def make_lab(cluster, parts, folder_of) -> Iterator[Callable[..., Lab]]:
-    """Bring up a lab of a name; all that were brought up are taken down in the end.
+    """Bring up a lab of a name; all that a module brought up are taken down in its end.
 
     The file is the small lab's, unless `text` gives another.
     """
@@ -79,9 +80,9 @@ def make_lab(cluster, parts, folder_of) -> Iterator[Callable[..., Lab]]:
         lower_lab(name, address=cluster.address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def lab(make_lab) -> Lab:
-    """The lab that tests share: they leave each role where its file says, or say so."""
+    """The lab that a module's tests share: they leave each role where its file says, or say so."""
     return make_lab("shared")
 
 

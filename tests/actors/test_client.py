@@ -1,9 +1,10 @@
-"""Which Ray a command joins, as the plain rule that decides it."""
+"""Which Ray a command joins, and what a path in a call means: as the plain rules that decide it."""
 
 import pytest
 
-from actors.client import _target
+from actors.aio import _absolute
 from actors.head import Head
+from actors.joining import _target
 from placement.errors import WorldError
 
 ALPHA = Head("alpha", "127.0.0.2:1", 1, 0.0, "", "", "")
@@ -34,3 +35,18 @@ def test_the_address_of_jobs_is_refused_with_the_reason():
     with pytest.raises(WorldError, match="jobs") as refused:
         _target([ALPHA], None, "http://127.0.0.1:8265")
     assert refused.value.code == "TRC044"
+
+
+def test_paths_of_a_role_are_meant_from_where_the_call_is_made(tmp_path, monkeypatch):
+    """A path that exists here becomes absolute; a hub id and an address stay as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lora" / "critic").mkdir(parents=True)
+    paths = {"lora_path": "lora/critic", "persona_file": "./critic.txt", "location": "RAM"}
+    assert _absolute(paths) == {
+        "lora_path": str(tmp_path / "lora" / "critic"),
+        "persona_file": str(tmp_path / "critic.txt"),
+        "location": "RAM",
+    }
+    for elsewhere in ("anna/critic", "https://example.org/lora/critic/"):
+        assert _absolute({"lora_path": elsewhere}) == {"lora_path": elsewhere}
+    assert _absolute({"lora_path": None, "pin": True}) == {"lora_path": None, "pin": True}

@@ -1,15 +1,31 @@
 """The journal keeps what it was told, in order, across a kill."""
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from actors.journal import Activated, Failure, Journal, Version
+from placement.config.edits import Edit
+from placement.state import Place
+from placement.tiers import Tier
 
-VERSION = Version("coder@0123456789ab", "coder", "0" * 64, "1" * 64, 1000, "desk", "/adapters/coder")
+VERSION = Version(
+    item="coder@0123456789ab",
+    role="coder",
+    digest="0" * 64,
+    image_digest="1" * 64,
+    nbytes=1000,
+    node="desk",
+    source="/adapters/coder",
+    kept="in place",
+    network=False,
+)
 
 
 @pytest.fixture
@@ -33,7 +49,7 @@ def test_epochs_count_up_across_openings(tmp_path):
 def test_a_new_version_of_a_role_replaces_the_old_one(journal):
     """A role has one version: registering the next forgets the last."""
     journal.register(VERSION)
-    newer = Version("coder@ffffffffffff", "coder", "f" * 64, "2" * 64, 1001, "desk", "/adapters/coder")
+    newer = replace(VERSION, item="coder@ffffffffffff", digest="f" * 64, nbytes=1001)
     journal.register(newer)
     assert journal.versions() == [newer]
 
@@ -79,7 +95,7 @@ def test_forgetting_a_lab_keeps_its_story_and_its_epoch(journal):
     journal.order("a", "pin", True)
     journal.activated(Activated(1.0, "a", "SSD", 10, 0.1, 0.01))
     journal.tell("a", "was here", 1.0)
-    journal.forget_lab()
+    journal.forget_lab(said=True)
     assert (journal.versions(), journal.orders(), journal.activations(), journal.fact("up")) == (
         [],
         [],
@@ -88,6 +104,41 @@ def test_forgetting_a_lab_keeps_its_story_and_its_epoch(journal):
     )
     assert [line.text for line in journal.story("a")] == ["was here"]
     assert journal.next_epoch() == 2
+
+
+def test_what_was_said_and_fetched_outlives_a_lab_that_is_taken_down(journal):
+    """Edits, orders and the versions of addresses stay; what `up` finds again is forgotten."""
+    journal.register(VERSION)
+    journal.register(replace(VERSION, item="far@0123456789ab", role="far", network=True))
+    journal.order("coder@0123456789ab", "home", ["desk", "RAM", ""])
+    journal.edit(Edit("critic", {"lora_path": "/critic", "location": "RAM"}, None), 1.0)
+    journal.edit(Edit("artist", None, {"location": "SSD"}), 2.0)
+    journal.forget_lab(said=False)
+    assert [version.role for version in journal.versions()] == ["far"]
+    assert journal.homes() == {"coder@0123456789ab": Place("desk", Tier.RAM)}
+    assert journal.edits() == [
+        Edit("critic", {"lora_path": "/critic", "location": "RAM"}, None),
+        Edit("artist", None, {"location": "SSD"}),
+    ]
+
+
+def test_a_journal_of_an_older_layout_is_filled_anew(tmp_path):
+    """What `up` finds again is dropped with its old columns; the story and the epoch stay."""
+    path = tmp_path / "journal.db"
+    journal = Journal.open(path)
+    journal.next_epoch()
+    journal.tell("a", "was here", 1.0)
+    journal.close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "DROP TABLE versions; CREATE TABLE versions (item TEXT PRIMARY KEY, role TEXT NOT NULL); "
+            "PRAGMA user_version = 1;"
+        )
+    journal = Journal.open(path)
+    journal.register(VERSION)
+    assert (journal.versions(), journal.next_epoch()) == ([VERSION], 2)
+    assert [line.text for line in journal.story("a")] == ["was here"]
+    journal.close()
 
 
 def test_what_was_committed_survives_a_kill(tmp_path):

@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.answer import End, Found, Piece
-from actors.errors import NotAllowed, UnknownName
+from actors.errors import UnknownName
 from placement.errors import TierceError, UserError
 from tests.tiny_lab import FILE
 
@@ -184,7 +184,6 @@ def test_the_story_tells_copies_with_their_causes(lab):
         (lambda lab: lab.move("coder", to="vrm"), UserError, "CFG021"),
         (lambda lab: lab.move("coder", to="RAM", node="attic"), UnknownName, "CFG030"),
         (lambda lab: lab.move("coder", to="network"), UserError, "TRC023"),
-        (lambda lab: lab.ask("coder", "?", caller="artist"), NotAllowed, "TRC002"),
         (lambda lab: lab.ask("coder", "word " * 2000), UserError, "RAG002"),
     ],
     ids=[
@@ -194,7 +193,6 @@ def test_the_story_tells_copies_with_their_causes(lab):
         "no tier",
         "no node",
         "network",
-        "no right",
         "too long",
     ],
 )

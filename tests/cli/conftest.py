@@ -1,5 +1,6 @@
 """A lab that lives in the test's own process, and the command line that is pointed at it."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,8 @@ from actors.cli.app import run
 from actors.journal import Line
 from actors.listing import Listing, Member, Space, Thing
 from actors.progress import Progress
-from actors.rag.prompt import Citation
+from actors.rag.prompt import Citation, Consulted
+from actors.roundtable import RoundTable, Turn
 from placement.errors import TierceError
 
 PHILOSOPHER = Thing(
@@ -66,6 +68,39 @@ ANSWER = (
 )
 
 
+EXPORT = """\
+# the lab athens as it runs
+lab: athens
+roles:
+  coder:
+    lora_path: /adapters/coder
+    location: RAM
+    unload: {idle: 10min, to: SSD}
+    persona: "010"
+"""
+
+
+PASSAGES = (Citation(1, "plato", "republic-04.md", "Book IV", 120, 560, 0.834),)
+CONSULTED = (Consulted(2, "coder", "coder@0b1c2d3e4f50", "def justice(): ..."),)
+SPOKEN = RoundTable(
+    "why?",
+    (
+        Turn(1, "philosopher", "Justice.", PASSAGES, CONSULTED, (), "philosopher@3fa9", "VRAM", 0.0, 0.5),
+        Turn(1, "coder", "return True", (), (), (), "coder@0b1c", "RAM", 0.03, 1.2),
+    ),
+    warm_ahead=True,
+)
+HEARD = (
+    ("philosopher", Found(PASSAGES, ("plato [2]: 80 tokens",), 0.01, CONSULTED)),
+    ("philosopher", Piece("Justice is ")),
+    ("philosopher", Piece("doing one's own.")),
+    ("philosopher", End("philosopher", "philosopher@3fa9c1d2b0aa", "stop", 7, 90, 0.02, 0.5, None)),
+    ("coder", Found((), (), 0.0)),
+    ("coder", Piece("return True")),
+    ("coder", End("coder", "coder@0b1c2d3e4f50", "stop", 3, 9, 0.1, 1.2, Activation("RAM", 9, 0.03, 0.01))),
+)
+
+
 @dataclass
 class Stream:
     """The events of one answer, then its error; `at_piece` is called after each piece."""
@@ -100,6 +135,11 @@ class Lab:
     things: tuple[Thing, ...] = (PHILOSOPHER, CODER)
     script: tuple[Event, ...] = ANSWER
     error: TierceError | None = None
+    problem: str = ""
+    text: str = EXPORT
+    heard: tuple[tuple[str, Event], ...] = HEARD
+    spoken: RoundTable = SPOKEN
+    table_closed: bool = False
     at_piece: Callable[[], None] = lambda: None
     orders: list[tuple[object, ...]] = field(default_factory=list)
     streams: list[Stream] = field(default_factory=list)
@@ -131,6 +171,48 @@ class Lab:
     def unpin(self, item: str) -> Thing:
         return self._order("unpin", item)
 
+    def warm(self, item: str, within_s: float = 30.0) -> Thing:
+        return self._order("warm", item, within_s)
+
+    def unload(self, item: str) -> Thing:
+        return self._order("unload", item)
+
+    def add_role(self, name: str, **fields: object) -> Thing:
+        self.things = (*self.things, replace(CODER, name=name, problem=self.problem))
+        return self._order("add_role", name, fields)
+
+    def update_role(self, name: str, **changes: object) -> Thing:
+        return self._order("update_role", name, changes)
+
+    def remove_role(self, name: str) -> Thing:
+        return self._order("remove_role", name)
+
+    def export(self) -> str:
+        return self.text
+
+    async def roundtable(
+        self,
+        question: str,
+        roles: list[str],
+        rounds: int = 1,
+        warm_ahead: bool = True,  # noqa: FBT001, FBT002  (the client's own signature)
+        *,
+        hear: Callable[[str, Event], None],
+        **options: object,
+    ) -> RoundTable:
+        self.orders.append(("roundtable", question, roles, rounds, warm_ahead, options))
+        if self.error:
+            raise self.error
+        try:
+            for role, event in self.heard:
+                hear(role, event)
+                if isinstance(event, Piece):
+                    self.at_piece()
+                    await asyncio.sleep(0)
+        finally:
+            self.table_closed = True
+        return self.spoken
+
     def story(self, item: str) -> list[Line]:
         self._order("story", item)
         return [Line(1_800_000_000.25, item, "copy to local:VRAM(cpu): asked for by philosopher")]
@@ -148,16 +230,24 @@ class Labs:
         self.asked.append(("connect", lab, address))
         return self.lab
 
-    def up(self, file: str, *, address: str | None, dashboard: bool, say: Callable[[Progress], None]) -> Lab:
-        self.asked.append(("up", file, address, dashboard))
+    def up(
+        self,
+        file: str | None,
+        *,
+        address: str | None,
+        dashboard: bool,
+        say: Callable[[Progress], None],
+        role: tuple[str, dict[str, object]] | None = None,
+    ) -> Lab:
+        self.asked.append(("up", file, address, dashboard, role))
         for step in self.steps:
             say(step)
         return self.lab
 
-    def down(self, lab: str | None, address: str | None) -> object:
+    def down(self, lab: str | None, address: str | None, *, forget: bool = False) -> object:
         from actors.launch import Lowered
 
-        self.asked.append(("down", lab, address))
+        self.asked.append(("down", lab, address, forget))
         return Lowered("athens", 9, 4200, 31)
 
 

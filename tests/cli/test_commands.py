@@ -29,10 +29,11 @@ def test_ps_has_a_row_for_each_thing(tierce):
 
 
 def test_ps_says_when_an_item_unloads_and_what_failed(tierce, lab):
-    """An idle item shows its time left; one with a problem shows `failed` as its tier."""
+    """An idle item shows its time left; one that failed shows so as its tier, and why below."""
     lab.things = (replace(lab.things[1], pinned=False, phase="failed", problem="no weights [ADP002]"),)
-    row = table(tierce("ps").out)[1]
+    _, row, (why,) = table(tierce("ps").out)
     assert (row[2], row[7]) == ("failed", "10min")
+    assert why == "role coder: no weights [ADP002]"
 
 
 def test_ps_wide_adds_copies_actors_and_room(tierce):
@@ -54,6 +55,13 @@ def test_ps_wide_adds_copies_actors_and_room(tierce):
         (["down"], "tierce.down/v1", "lab"),
         (["ask", "philosopher", "why?"], "tierce.ask/v1", "text"),
         (["move", "coder", "--to", "ram"], "tierce.move/v1", "item"),
+        (["warm", "coder"], "tierce.warm/v1", "item"),
+        (["unload", "coder"], "tierce.unload/v1", "item"),
+        (["add-role", "critic", "--lora-path", "x", "--location", "RAM"], "tierce.add-role/v1", "item"),
+        (["update-role", "coder", "--pin"], "tierce.update-role/v1", "item"),
+        (["remove-role", "coder"], "tierce.remove-role/v1", "item"),
+        (["export"], "tierce.export/v1", "text"),
+        (["roundtable", "why?", "--role", "coder"], "tierce.roundtable/v1", "turns"),
         (["pin", "coder"], "tierce.pin/v1", "item"),
         (["unpin", "coder"], "tierce.unpin/v1", "item"),
         (["story", "coder"], "tierce.story/v1", "lines"),
@@ -142,21 +150,27 @@ def test_up_tells_each_step_with_its_pace(tierce, labs):
     assert plato == "  ✓                1s               shard plato: 10 documents"
     assert coder == "  ✗ role coder: no weights [ADP002]"
     assert up.startswith("lab athens is up after ")
-    assert labs.asked == [("up", "lab.yaml", None, True)]
+    assert labs.asked == [("up", "lab.yaml", None, True, None)]
     assert table(done.out)[0] == list(COLUMNS)
 
 
 def test_up_takes_cluster_yaml_by_default(tierce, labs):
     """Without a file, the one in the current directory is meant."""
     tierce("up", "--address", "10.0.0.1:6379")
-    assert labs.asked == [("up", "cluster.yaml", "10.0.0.1:6379", False)]
+    assert labs.asked == [("up", "cluster.yaml", "10.0.0.1:6379", False, None)]
 
 
 def test_down_says_what_it_stopped(tierce, labs):
     """`down` names the lab, the actors and the Ray that it ended."""
     done = tierce("down", "--lab", "athens")
     assert done.out == "lab athens is down: 9 actors ended; Ray 4200 stopped too\n"
-    assert labs.asked == [("down", "athens", None)]
+    assert labs.asked == [("down", "athens", None, False)]
+
+
+def test_down_forgets_when_it_is_told_to(tierce, labs):
+    """With --forget, what was said on the line and in code goes too."""
+    tierce("down", "--forget")
+    assert labs.asked == [("down", None, None, True)]
 
 
 def test_move_prints_the_row_and_what_it_took(tierce, lab):
@@ -172,6 +186,45 @@ def test_a_move_to_where_a_copy_was_tells_no_pace(tierce):
     said = tierce("move", "philosopher", "--to", "VRAM").err
     assert said.startswith("philosopher is at home in local:VRAM(cpu) after ")
     assert said.endswith(": it was there, and left the other places\n")
+
+
+@pytest.mark.parametrize(
+    ("home", "tier"),
+    [("local:RAM", "RAM"), ("attic:VRAM(cuda:1)", "VRAM"), ("network:network", "network")],
+)
+def test_a_move_to_a_machine_keeps_the_tier(tierce, lab, home, tier):
+    """With --node alone, an item goes to the same tier of that machine; its own name is understood, too."""
+    lab.things = (lab.things[0], replace(lab.things[1], home=home))
+    assert tierce("move", "coder", "--node", "cellar").code == 0
+    assert lab.orders == [("move", "coder", tier, "cellar")]
+
+
+def test_a_move_of_nobody_to_a_machine_names_who_there_is(tierce, lab):
+    """An unknown item has no tier to keep: an error that names the items, and nothing is ordered."""
+    done = tierce("move", "smith", "--node", "attic")
+    assert done.code == 2
+    assert "has no role or shard 'smith'" in done.err
+    assert "it has: philosopher, coder" in done.err
+    assert lab.orders == []
+
+
+def test_warm_orders_and_does_not_wait(tierce, lab):
+    """`warm` passes on how long its order holds, and says that it is an order."""
+    done = tierce("warm", "coder", "--within", "500ms")
+    assert lab.orders == [("warm", "coder", 0.5)]
+    assert "coder is ordered up, for 500ms" in done.err
+    assert table(done.out)[1][0] == "coder"
+
+
+def test_warm_says_what_is_up_already(tierce):
+    """Of an item that is in VRAM, `warm` says just that."""
+    assert tierce("warm", "philosopher").err == "philosopher is in VRAM(cpu) already\n"
+
+
+def test_unload_shows_the_row(tierce, lab):
+    """`unload` is an order of its own, and shows the item's row after it."""
+    assert table(tierce("unload", "coder").out)[1][0] == "coder"
+    assert lab.orders == [("unload", "coder")]
 
 
 def test_story_is_time_and_text(tierce):

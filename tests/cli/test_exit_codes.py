@@ -56,7 +56,22 @@ def test_a_lab_that_is_up_in_part_is_six(tierce, lab):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["fly"], ["ask", "coder"], ["move", "coder", "--to", "vrm"], ["move", "coder"], ["ps", "--wid"]],
+    [
+        ["fly"],
+        ["ask", "coder"],
+        ["move", "coder", "--to", "vrm"],
+        ["move", "coder"],
+        ["ps", "--wid"],
+        ["warm", "coder", "--within", "10"],
+        ["warm", "coder", "--within", "0s"],
+        ["roundtable", "why?"],
+        ["roundtable", "why?", "--role", "coder", "--rounds", "0"],
+        ["add-role", "critic", "--location", "RAM"],
+        ["add-role", "critic", "--lora-path", "x"],
+        ["update-role", "coder"],
+        ["up", "--location", "RAM"],
+        ["up", "--role", "critic", "--location", "RAM"],
+    ],
 )
 def test_a_wrong_command_line_is_two(tierce, labs, arguments):
     """What cannot be understood reaches no lab."""

@@ -102,6 +102,18 @@ def test_the_lab_outlives_its_job_and_answers_another(cluster):
 
 
 @pytest.mark.usefixtures("up")
+def test_the_roundtable_job_lets_roles_speak_in_turn(cluster):
+    """Each role that was named speaks in its order, and the log says where its adapter came from."""
+    spoken = cluster.submit(
+        "jobs/roundtable.py", "What fell?", "--role", "philosopher", "--role", "coder", "--json"
+    )
+    assert (spoken.status, spoken.code) == ("SUCCEEDED", 0), spoken.log
+    said = json.loads(spoken.log[spoken.log.index("{") : spoken.log.rindex("}") + 1])
+    assert [turn["role"] for turn in said["turns"]] == ["philosopher", "coder"]
+    assert all(turn["text"] and turn["tier"] in {"VRAM", "RAM", "SSD"} for turn in said["turns"])
+
+
+@pytest.mark.usefixtures("up")
 def test_a_job_that_fails_has_the_commands_exit_code(cluster):
     """A wrong role ends the job as FAILED with exit code 2, and its log has the one line."""
     asked = cluster.submit("jobs/ask.py", "smith", "hm?")

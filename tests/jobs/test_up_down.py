@@ -61,7 +61,7 @@ def test_up_brings_each_item_to_the_tier_that_its_file_says(up, home):
         "war": "RAM",
         "bread": "SSD",
     }
-    assert "MB/s" in up.stderr
+    assert "B/s" in up.stderr
     assert "philosopher" in up.stdout
 
 

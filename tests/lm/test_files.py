@@ -190,3 +190,43 @@ def test_a_folder_that_could_not_be_opened_is_left_free(tmp_path, monkeypatch):
     (root / "half.tmp").rmdir()
     monkeypatch.setattr("actors.lm.files.LOCK_WAIT_S", 0.0)
     ImageFiles(root).close()
+
+
+def test_what_is_set_aside_counts_until_it_is_given_back(tmp_path):
+    """A source on its way leaves no room for an image; one that lies there counts though nobody waits."""
+    files = ImageFiles(tmp_path / "ssd", budget=8000)
+    files.reserve("critic-3fa9c1d2b0aa", 4000)
+    assert files.fetching() == {"critic-3fa9c1d2b0aa": 4000}
+    assert code(files.put, ITEM, IMAGE, DIGEST) == "STO003"
+    (files.sources / "critic-3fa9c1d2b0aa").mkdir(parents=True)
+    (files.sources / "critic-3fa9c1d2b0aa" / "weights.part").write_bytes(bytes(3500))
+    files.release("critic-3fa9c1d2b0aa")
+    assert code(files.put, ITEM, IMAGE, DIGEST) == "STO003"
+    files.forget_source("critic-3fa9c1d2b0aa")
+    files.put(ITEM, IMAGE, DIGEST)
+    assert files.fetching() == {}
+
+
+def test_a_later_reservation_replaces_the_first(tmp_path):
+    """A fetch that learns the whole size needs the difference only; one that does not fit changes nothing."""
+    files = ImageFiles(tmp_path / "ssd", budget=8000)
+    files.reserve("critic-1", 5000)
+    files.reserve("critic-1", 8000)
+    with pytest.raises(WorldError, match="critic-1"):
+        files.reserve("critic-1", 8001)
+    assert files.fetching() == {"critic-1": 8000}
+
+
+def test_two_images_at_once_do_not_take_the_same_room(tmp_path):
+    """Of two puts that fit only one by one, the second is refused while the first is being written."""
+    files = ImageFiles(tmp_path / "ssd", budget=8000)
+    files.reserve(ITEM, IMAGE.nbytes)
+    assert code(files.put, "other@1", IMAGE, DIGEST) == "STO003"
+    assert files.fetching() == {}
+
+
+def test_half_a_copy_of_a_source_is_removed_at_open(files):
+    """A copy that a crash cut off is gone, what was fetched so far stays to be gone on with."""
+    for name in ("critic-1.tmp", "coder-2"):
+        (files.sources / name).mkdir(parents=True)
+    assert [folder.name for folder in opened_again(files).sources.iterdir()] == ["coder-2"]

@@ -36,7 +36,9 @@ def test_preparing_again_gives_the_same_image(world):
     assert np.array_equal(first.image, second.image)
 
 
-@pytest.mark.parametrize("module", ["prepare", "adapter", "files", "image", "request", "chat", "seats"])
+@pytest.mark.parametrize(
+    "module", ["prepare", "adapter", "files", "image", "request", "chat", "seats", "source"]
+)
 def test_what_a_role_or_a_store_imports_loads_no_torch(module):
     """These modules start without torch, transformers or ray: a child process is quick, a Role is small."""
     heavy = "{'torch', 'transformers', 'peft', 'ray'}"

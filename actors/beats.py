@@ -1,0 +1,84 @@
+"""The beat of a lab: once a second everyone is asked what is held where, and the Machine is told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from actors.census import answered, beat
+from actors.errors import reach
+from placement.errors import TierceError
+from placement.messages import Tick
+
+if TYPE_CHECKING:
+    from actors.coordinator import Coordinator
+    from placement.state import Item, Spec
+
+BEAT_DEADLINE_S = 3.0
+#: The pause after a rebuilding of a durable copy that failed.
+MEND_PAUSE_S = 60.0
+
+
+class Beats:
+    """Asks, tells, and starts what was reborn. One beat at a time."""
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._beating = asyncio.Lock()
+        #: items whose durable copy is being built again, or could not be: not tried before that time
+        self._mending: dict[Item, float] = {}
+
+    async def beat(self) -> None:
+        """Ask stores, engines and shards what they hold, and tell the Machine.
+
+        Start those that were reborn.
+        """
+        async with self._beating:
+            await self._beat()
+
+    async def _beat(self) -> None:
+        machine, crew = self._coordinator.machine, self._coordinator.crew
+        if machine is None or crew is None:  # taken down while we waited for our turn
+            return
+        census = self._coordinator.census
+        asked_s = time.monotonic()
+        await asyncio.gather(
+            self.ask(crew.stores, census.stores),
+            self.ask(crew.engines, census.engines),
+            self.ask(crew.shards, census.shards),
+        )
+        if self._coordinator.machine is not machine:  # taken down meanwhile
+            return
+        for node in crew.selectors:
+            if node in machine.state.nodes and answered(crew, census, node):
+                news = beat(crew, census, machine.state, node, asked_s)
+                census.count(news)
+                self._coordinator.take(news)
+        for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
+            for name, report in reports.items():
+                if report is not None and not report.started:
+                    handles[name].start.remote()
+        self._coordinator.take(Tick())
+        for item in machine.state.gone:
+            spec = machine.state.items[item]
+            due = self._mending.get(item, 0.0) <= time.monotonic() and item not in machine.state.retired
+            if spec.kind == "adapter" and due:
+                self._mending[item] = math.inf
+                self._coordinator.keep(self._mend(spec))
+
+    async def _mend(self, spec: Spec) -> None:
+        mended = await self._coordinator.effects.mend(spec)
+        self._mending[spec.item] = time.monotonic() + (0.0 if mended else MEND_PAUSE_S)
+
+    async def ask(self, handles: dict[str, Any], into: dict[str, Any]) -> None:
+        """Ask each actor for its report; None stands for one that did not answer in time."""
+
+        async def ask(name: str, handle: Any) -> None:
+            try:
+                into[name] = await reach(handle.beat.remote(), name, BEAT_DEADLINE_S)
+            except TierceError:
+                into[name] = None  # told as silence: `ps` shows it, the Machine decides what it means
+
+        await asyncio.gather(*(ask(name, handle) for name, handle in list(handles.items())))

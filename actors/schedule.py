@@ -1,0 +1,64 @@
+"""The schedules of a lab's file: what is warmed or unloaded at a time of day."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from placement.config.cron import due
+from placement.config.schema import Role, Shard
+from placement.errors import TierceError
+from placement.messages import UnloadOrdered
+
+if TYPE_CHECKING:
+    from actors.coordinator import Coordinator
+
+BY = "schedule"
+WARM_S = 120.0
+
+
+class Schedule:
+    """Strikes at each beat for the minutes that passed since the last; the clock is the node's own."""
+
+    def __init__(self) -> None:
+        self._struck = datetime.now().astimezone()
+
+    def strike(self, coordinator: Coordinator, now: datetime | None = None) -> None:
+        """Give the orders of all schedules that were due since the last strike.
+
+        One that may not activate a role is refused, and the role's story says so.
+        """
+        since, self._struck = self._struck, now or datetime.now().astimezone()
+        _, crew = coordinator.brain()
+        entries: list[Role | Shard] = [*crew.lab.roles.values(), *crew.lab.rag.values()]
+        for entry in entries:
+            if entry.warm.at is not None and due(entry.warm.at, since, self._struck):
+                _warm(coordinator, entry, entry.warm.at)
+            if entry.unload.at is not None and due(entry.unload.at, since, self._struck):
+                _unload(coordinator, entry.name, entry.unload.at)
+
+
+def _warm(coordinator: Coordinator, entry: Role | Shard, at: str) -> None:
+    allowed = entry.activated_by if isinstance(entry, Role) else (BY,)
+    if BY in allowed:
+        coordinator.keep(_warmed(coordinator, entry.name, at))
+        return
+    told = (
+        f"not warmed at {at!r}: {entry.name} may be activated by {', '.join(allowed)}; not by {BY!r} [TRC002]"
+    )
+    coordinator.journal.tell(entry.name, told, time.time())
+
+
+async def _warmed(coordinator: Coordinator, name: str, at: str) -> None:
+    try:
+        await coordinator.warm(name, f"the schedule {at!r}", WARM_S)
+    except TierceError as error:
+        coordinator.journal.tell(name, f"not warmed at {at!r}: {error}", time.time())
+
+
+def _unload(coordinator: Coordinator, name: str, at: str) -> None:
+    try:
+        coordinator.take(UnloadOrdered(coordinator.item_named(name), f"the schedule {at!r}"))
+    except TierceError as error:
+        coordinator.journal.tell(name, f"not unloaded at {at!r}: {error}", time.time())

@@ -1,0 +1,145 @@
+"""The adapter versions of the roles: each is kept as an image by the store of its node, then registered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from actors.errors import Unreachable, reach
+from actors.journal import Failure, Version
+from actors.lm.fetch import shown
+from actors.muster import as_ordered, durable, role_spec
+from actors.nodes import not_seen
+from actors.progress import Progress
+from placement.errors import TierceError, UserError, WorldError
+from placement.messages import Registered
+from placement.state import NETWORK, Item, Place
+from placement.tiers import Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from actors.coordinator import Coordinator
+    from actors.store import Stored
+
+PREPARE_S = 3600.0
+TRIES = 4
+RETRY_S = 3.0
+
+T = TypeVar("T")
+
+
+class Versions:
+    """Has the adapters of roles taken in by their stores; `say` is told each finished step."""
+
+    def __init__(self, coordinator: Coordinator, say: Callable[[Progress], None]) -> None:
+        self.coordinator = coordinator
+        self.machine, self.crew = coordinator.brain()
+        self.journal = coordinator.journal
+        self.say = say
+
+    async def of(self, roles: Iterable[str], stored: Mapping[str, Stored]) -> dict[str, Version]:
+        """Return the version of each role that can serve; of the others, the reason is noted and told.
+
+        A role at home on the network that was never asked for has none yet, and no failure.
+        """
+        known = {version.role: version for version in self.journal.versions()}
+
+        async def version(name: str) -> Version | None:
+            try:
+                self._check_seats(name)
+                found = known.get(name)
+                if found is not None and found.source == self.crew.origin(name).lora_path:
+                    holders = [node for node in stored if found.item in stored[node].ssd]
+                    if found.network or holders:
+                        self.journal.mend(name)
+                        return found if found.node in holders or found.network else found.at(holders[0])
+                if self.crew.lab.roles[name].location is Tier.NETWORK:
+                    self.journal.mend(name)
+                    self.journal.forget_version(name)  # of another address
+                    return None
+                return await steadily(lambda: self.prepare(name))
+            except TierceError as error:
+                self.fail(name, f"role {name}", error)
+                return None
+
+        names = list(roles)
+        found = await asyncio.gather(*map(version, names))
+        return {name: version for name, version in zip(names, found, strict=True) if version is not None}
+
+    def _check_seats(self, name: str) -> None:
+        """Raise TRC041 if the node of a role or of its base is not there, CFG037 for another device."""
+        base = self.crew.base_of(self.crew.lab.roles[name])[0]
+        for node in (self.crew.role_node(name), self.crew.where(f"engine:{base}")):
+            if node not in self.crew.here:
+                raise not_seen(node)
+        place = self.crew.engine_places.get(base)
+        if place is None:
+            raise WorldError("TRC031", f"the engine of {base} has not started", "run `tierce up` again")
+        device = self.crew.lab.roles[name].device
+        if device not in {None, "auto", place.device}:
+            raise UserError(
+                "CFG037",
+                f"roles.{name}.device: {device}, and the engine of {base} runs on {place}",
+                f"write device: {place.device}, or add a base with the same model on {device}",
+            )
+
+    async def prepare(self, name: str) -> Version:
+        """Check a role's adapter and keep its image on the SSD of its node; write the version down."""
+        network = self.crew.lab.roles[name].location is Tier.NETWORK
+        node = self.crew.role_node(name)
+        origin = self.crew.origin(name)
+        began = time.perf_counter()
+        call = self.crew.stores[node].prepare.remote(origin)
+        item, found, kept = await reach(call, f"store:{node}", PREPARE_S)
+        for warning in found.warnings:
+            self.journal.tell(item, f"warning: {warning}", time.time())
+        version = Version(
+            item=item,
+            role=name,
+            digest=found.digest,
+            image_digest=found.image_digest,
+            nbytes=found.nbytes,
+            node=node,
+            source=origin.lora_path,
+            kept=kept.how,
+            network=network,
+        )
+        self.journal.register(version)
+        self.journal.tell(
+            item,
+            f"read from {shown(origin.lora_path)} ({kept.how}): rank {found.rank}, {found.modules} modules",
+            time.time(),
+        )
+        told = f"adapter {item} on {durable(node)}, its source {kept.how}"
+        self.say(Progress(told, found.nbytes, time.perf_counter() - began))
+        return version
+
+    def register(self, version: Version, *, fetched: bool = False) -> None:
+        """Tell the Machine of a version that it does not know; one of the network may just be `fetched`."""
+        if Item(version.item) in self.machine.state.items:
+            return
+        base = self.crew.base_of(self.crew.lab.roles[version.role])[0]
+        spec = role_spec(self.crew, version, self.crew.engine_places[base])
+        spec = as_ordered(spec, self.journal, self.crew.here)
+        at: tuple[Place, ...] = (spec.durable,)
+        if fetched and spec.landing is not None:
+            at = (NETWORK, spec.landing)
+        self.coordinator.take(Registered(spec, at))
+
+    def fail(self, name: str, what: str, error: TierceError) -> None:
+        """Note and tell why a role or shard cannot serve."""
+        self.journal.fail(Failure(name, error.code, error.message, error.hint))
+        self.journal.tell(name, str(error), time.time())
+        self.say(Progress(what, problem=f"{error}; {error.hint}" if error.hint else str(error)))
+
+
+async def steadily(work: Callable[[], Awaitable[T]]) -> T:
+    """Do a piece of work; again, if an actor that it needs is just being restarted."""
+    for _ in range(TRIES - 1):
+        try:
+            return await work()
+        except Unreachable:
+            await asyncio.sleep(RETRY_S)
+    return await work()

@@ -1,0 +1,138 @@
+"""Who is warmed ahead and who is sent away: by the file, by the clock, by order."""
+
+import time
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+
+from actors.schedule import Schedule
+from placement.config import load
+
+FILE = """
+lab: warmth
+nodes:
+  desk: {{vram: 64MiB, ram: 64MiB, ssd: {{path: {root}/ssd, budget: 1GiB}}}}
+bases:
+  small: {{model: {parts}/base, device: cpu, slots: 3, max_rank: 8, kv_cache: 8MiB}}
+roles:
+  philosopher: {{lora_path: {parts}/philosopher, location: SSD, warm: {{at_start: true}}, {says}}}
+  coder: {{lora_path: {parts}/coder, location: RAM, {says}}}
+  artist: {{lora_path: {parts}/artist, location: SSD, warm: {{after: [coder]}}, {says}}}
+"""
+SAYS = "generation: {temperature: 0, max_tokens: 4}"
+CLOCKED = """
+bases: {small: {model: ./base}}
+roles:
+  early: {lora_path: ./a, location: SSD, warm: {at: "0 9 * * *"}}
+  barred: {lora_path: ./b, location: SSD, warm: {at: "0 9 * * *"}, activated_by: [user]}
+  late: {lora_path: ./c, location: RAM, unload: {at: "0 20 * * *", to: SSD}}
+"""
+
+
+def until(true, within_s=60.0):
+    """Poll a condition of the world under a deadline."""
+    give_up = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < give_up, "the condition did not come true in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab, folder_of, parts):
+    """A lab in which one role is warm from the start, and one after another."""
+    return make_lab("warmth", text=FILE.format(root=folder_of("warmth"), parts=parts, says=SAYS))
+
+
+def tier_of(lab, name):
+    """Return the highest tier that has a role now."""
+    return lab.ps().thing(name).tier
+
+
+@pytest.mark.ray
+def test_a_role_that_is_warm_at_the_start_waits_in_vram(lab):
+    """`warm: {at_start: true}` brings it up with the lab; its first ask finds it there."""
+    until(lambda: tier_of(lab, "philosopher") == "VRAM(cpu)")
+    assert lab.ask("philosopher", "Hello?").end.activation is None
+
+
+@pytest.mark.ray
+def test_a_role_that_is_warm_after_another_comes_up_once_that_is_asked(lab):
+    """`warm: {after: [coder]}`: nobody asked the artist, and it waits in VRAM; its story says why."""
+    assert tier_of(lab, "artist") == "SSD"
+    lab.ask("coder", "Hello?")
+    until(lambda: tier_of(lab, "artist") == "VRAM(cpu)")
+    assert "coder was used" in " ".join(line.text for line in lab.story("artist"))
+
+
+@pytest.mark.ray
+def test_orders_bring_up_and_send_away(lab):
+    """`unload` sends an item to where it rests at once, `warm` brings it up without an ask."""
+    lab.warm("coder")
+    until(lambda: tier_of(lab, "coder") == "VRAM(cpu)")
+    assert lab.unload("coder").tier == "RAM"
+    lab.warm("coder")
+    until(lambda: tier_of(lab, "coder") == "VRAM(cpu)")
+    assert lab.ask("coder", "Hello?").end.activation is None
+
+
+@pytest.mark.ray
+def test_ps_says_how_full_the_memory_behind_each_place_is(lab):
+    """RAM and disk are measured, the VRAM of a CPU is known by the ledger."""
+    sources = {space.place: space.memory for space in lab.ps().spaces}
+    assert "psutil" in sources["desk:RAM"] or "cgroup" in sources["desk:RAM"]
+    assert "statvfs" in sources["desk:SSD"]
+    assert "ledger" in sources["desk:VRAM(cpu)"]
+
+
+class Desk:
+    """What a schedule needs of a coordinator, written down in place of done."""
+
+    def __init__(self):
+        self.done = []
+        self.journal = SimpleNamespace(tell=lambda name, text, _at: self.done.append((name, text)))
+        self._crew = SimpleNamespace(lab=load(CLOCKED, {}))
+
+    def brain(self):
+        return None, self._crew
+
+    def keep(self, work):
+        work.close()
+        self.done.append("warm")
+
+    def item_named(self, name):
+        return name
+
+    def take(self, event):
+        self.done.append((event.item, event.cause))
+
+
+@pytest.mark.parametrize(
+    ("before", "struck", "done"),
+    [
+        ("2026-11-27 08:58", "2026-11-27 08:59", []),
+        (
+            "2026-11-27 08:59",
+            "2026-11-27 09:00",
+            [
+                "warm",
+                (
+                    "barred",
+                    "not warmed at '0 9 * * *': barred may be activated by user; not by 'schedule' [TRC002]",
+                ),
+            ],
+        ),
+        ("2026-11-27 19:00", "2026-11-27 20:00", [("late", "the schedule '0 20 * * *'")]),
+    ],
+)
+def test_a_schedule_strikes_once_and_only_for_whom_it_may(before, struck, done):
+    """What is due is ordered once; a role that does not let the schedule in is refused by name."""
+    desk, schedule = Desk(), Schedule()
+    schedule.strike(desk, datetime.fromisoformat(before).astimezone())
+    desk.done.clear()
+    now = datetime.fromisoformat(struck)
+    schedule.strike(desk, now.astimezone())
+    assert desk.done == done
+    desk.done.clear()
+    schedule.strike(desk, now.astimezone())
+    assert desk.done == []

@@ -1,0 +1,62 @@
+"""A lab over three nodes: what is said of where things are is where they are, and they work together."""
+
+import time
+
+import pytest
+
+from actors.errors import UnknownName
+
+pytestmark = pytest.mark.ray
+
+
+def until(true, within_s=60.0):
+    """Poll a condition of the world under a deadline."""
+    give_up = time.monotonic() + within_s
+    while not true():
+        assert time.monotonic() < give_up, "the condition did not come true in time"
+        time.sleep(0.1)
+
+
+def nodes_of(lab):
+    """Return the node that each actor is on, as `ps` says."""
+    return {member.name: member.node for member in lab.ps().members}
+
+
+def test_each_actor_and_each_item_is_on_the_node_of_the_file(lab):
+    """Roles, shards, stores and the engine are pinned where the file says, and so are their bytes."""
+    where = nodes_of(lab)
+    assert (where["engine:small"], where["role:coder"], where["role:artist"]) == ("desk", "attic", "cellar")
+    assert (where["shard:war"], where["shard:bread"]) == ("attic", "cellar")
+    homes = {thing.name: (thing.home, thing.tier) for thing in lab.ps().things}
+    assert homes["coder"] == ("attic:RAM", "RAM")
+    assert homes["artist"] == ("cellar:SSD", "SSD")
+    assert homes["war"] == ("attic:RAM", "RAM")
+
+
+def test_a_role_away_from_its_engine_answers_through_it(lab):
+    """An ask copies the adapter from its node to the engine of its base, and cites its shard."""
+    answer = lab.ask("artist", "When does the baker knead?")
+    assert answer.end.activation.source == "SSD"
+    assert answer.citations[0].document == "bread.md"
+    assert "desk:VRAM(cpu) ready" in lab.ps().thing("artist").copies
+
+
+def test_a_role_moves_to_another_node_and_takes_its_durable_copy_along(lab):
+    """`move --node` begins the role anew there, with its adapter; the old node keeps nothing of it."""
+    words = lab.ask("coder", "Hello?").text
+    thing = lab.move("coder", node="cellar")
+    assert thing.home == "cellar:RAM"
+    assert {copy.partition(":")[0] for copy in thing.copies} <= {"cellar", "desk"}
+    assert "cellar:SSD ready" in thing.copies
+    assert nodes_of(lab)["role:coder"] == "cellar"
+    answer = lab.ask("coder", "Hello?")
+    assert answer.text == words
+    back = lab.move("coder", to="RAM", node="attic")
+    assert (back.home, nodes_of(lab)["role:coder"]) == ("attic:RAM", "attic")
+    assert lab.ask("coder", "Hello?").text == words
+
+
+def test_a_node_that_the_file_does_not_have_is_refused(lab):
+    """A move to a node of another lab names the nodes there are."""
+    with pytest.raises(UnknownName, match="no node 'loft'"):
+        lab.move("coder", node="loft")
