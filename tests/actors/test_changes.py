@@ -159,6 +159,7 @@ def test_a_changed_activated_by_counts_for_the_next_ask(lab):
     assert lab.ask("coder", "Hello?").version == version
 
 
+@pytest.mark.soak
 def test_up_with_a_role_and_what_of_it_outlives_down(parts, critic, cluster, tmp_path):
     """`up` with a role adds it, and moves it when said otherwise.
 
