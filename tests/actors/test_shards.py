@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -209,7 +210,9 @@ def test_a_killed_engine_takes_no_answer_with_it(spec, hire, engine, asking):
     process = psutil.Process(did(engine.beat.remote()).pid)
     process.kill()
     process.wait(timeout=10)
-    assert did(shard.beat.remote()).tier is SSD
+    give_up = time.monotonic() + 60  # a busy Ray may take a moment to say that the process is gone
+    while did(shard.beat.remote()).tier is not SSD:
+        assert time.monotonic() < give_up, "the shard still says that it is in VRAM"
     assert [(word, found) for word, found in stop() if found != [word]] == []
     while True:  # until Ray has made the engine anew
         try:
