@@ -109,6 +109,7 @@ def test_a_killed_head_goes_on_with_its_actors(lab, home):
     assert not Path(again.temp_dir).exists()
 
 
+@pytest.mark.soak
 def test_what_a_dead_leader_left_is_ended_before_its_head_goes_on(lab, home):
     """Kill -9 of `ray start` alone leaves a GCS and a raylet: the next start ends them first."""
     head = start(lab)
@@ -122,6 +123,7 @@ def test_what_a_dead_leader_left_is_ended_before_its_head_goes_on(lab, home):
     assert ask(again, home)[1] == "ours"
 
 
+@pytest.mark.soak
 def test_a_stopped_head_starts_clean(lab, home):
     """`stop` of a head that has died forgets what it knew: the next one has another token and no actor."""
     head = start(lab)

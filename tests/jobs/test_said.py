@@ -105,6 +105,7 @@ def test_what_was_said_survives_down_and_up_until_it_is_forgotten(home, file):
     assert "critic" not in things(home)
 
 
+@pytest.mark.soak
 def test_a_lab_of_one_role_needs_no_file(parts, tmp_path):
     """In a folder without a file, `up --role` makes a lab of that role alone."""
     role = ["--role", "critic", "--lora-path", str(parts / "coder"), "--location", "RAM", "--node", "desk"]

@@ -40,6 +40,7 @@ def test_an_actor_of_a_lab_lands_on_the_node_that_it_names(machines):
         ray.kill(ray.get_actor(f"on-{node}", namespace="nobody"))
 
 
+@pytest.mark.soak
 def test_an_actor_comes_back_with_its_node(machines):
     """Kill -9 of a raylet is noticed within 30 s; an actor waits for its node and is reborn there."""
     actor = hire("returning", "cellar")
