@@ -170,6 +170,7 @@ def test_two_ups_at_once_make_one_lab(machines, parts, folder_of):
         lower_lab("twice", address=machines.address)
 
 
+@pytest.mark.soak
 def test_down_in_the_middle_of_up_leaves_nothing_half_done(machines, parts, folder_of):
     """`down` while adapters load ends the lab; `up` after it is a whole lab again."""
     file = str(write_file(folder_of("broken-off"), parts, name="broken-off"))
@@ -204,3 +205,5 @@ def test_a_node_that_is_not_there_is_told_and_comes_up_when_it_joins(machines, p
         assert lab.ask("artist", "When does the baker knead?").citations
     finally:
         lower_lab("late", address=machines.address)
+        if "loft" in machines.sees():
+            machines.kill_raylet("loft")

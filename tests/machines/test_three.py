@@ -9,6 +9,8 @@ from actors.nodes import actor_options, selectors
 
 pytestmark = pytest.mark.ray
 
+NODES = {"desk", "attic", "cellar"}
+
 
 class Answering:
     """Says on which node it runs."""
@@ -33,10 +35,10 @@ def until(true, within_s):
 
 def test_an_actor_of_a_lab_lands_on_the_node_that_it_names(machines):
     """Each of the three nodes gets exactly the actors that are pinned to it."""
-    assert machines.sees() == {"desk", "attic", "cellar"}
-    found = {node: ray.get(hire(f"on-{node}", node).node.remote(), timeout=60) for node in machines.sees()}
-    assert found == {node: node for node in machines.sees()}
-    for node in machines.sees():
+    assert machines.sees() >= NODES
+    found = {node: ray.get(hire(f"on-{node}", node).node.remote(), timeout=60) for node in NODES}
+    assert found == {node: node for node in NODES}
+    for node in NODES:
         ray.kill(ray.get_actor(f"on-{node}", namespace="nobody"))
 
 
@@ -46,7 +48,7 @@ def test_an_actor_comes_back_with_its_node(machines):
     actor = hire("returning", "cellar")
     assert ray.get(actor.node.remote(), timeout=60) == "cellar"
     machines.kill_raylet("cellar")
-    until(lambda: machines.sees() == {"desk", "attic"}, within_s=30)
+    until(lambda: "cellar" not in machines.sees(), within_s=30)
     machines.add_node("cellar")
     until(lambda: answers(actor), within_s=60)
     assert ray.get(actor.node.remote(), timeout=10) == "cellar"
