@@ -24,7 +24,7 @@ PURE = ROOT / ".venv-pure/bin/python"
 
 ORDER = ("pure", "placement", "house", "lm", "rag", "web", "cli", "actors", "jobs", "notebooks")
 ABSENT_IN_PURE = ("ray", "torch", "numpy", "transformers", "qdrant_client", "qdrant_edge")
-TESTS_LIMIT_S = 24 * 60.0
+TESTS_LIMIT_S = 40 * 60.0
 SOAK_LIMIT_S = 4 * 3600.0
 
 ENVIRONMENT = {
