@@ -1,7 +1,8 @@
 """Roles added, changed and removed while the lab runs: the same as if the file had said so from the start.
 
 A change is read as if it stood in the file, tried, written down, and done, in this order: what is wrong
-leaves everything as it was, and what a crash cuts off is finished by the next raising.
+leaves everything as it was, and what a crash cuts off is finished by the next raising. Only a removal is
+written down last: one that was cut off is to be said again.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ async def _bring(
     if version is None:
         coordinator.journal.forget_version(name)  # it is fetched when it is first wanted
     if moved:
-        coordinator.journal.forget_orders(name)  # the fields say it from now on
+        coordinator.journal.disorder(name, "seat")  # the fields say it from now on
     await raising.hire_roles([name])
     replaced = old is not None and (version is None or old.item != version.item)
     if old is not None and replaced and Item(old.item) in raising.machine.state.items:
@@ -221,13 +222,16 @@ def _register(
     item, role = Item(version.item), crew.lab.roles[version.role]
     moved = again is not None and _place_said(again) != _place_said(role)
     if item not in machine.state.items:
-        if old is not None and not moved:
+        if old is not None:
             coordinator.journal.hand_over(old.item, item)
+        if moved:
+            coordinator.journal.disorder(item, "home")
         raising.versions.register(version)
         return
     spec = role_spec(crew, version, crew.engine_places[crew.base_of(role)[0]])
     if moved:
         coordinator.take(MoveOrdered(item, spec.home, "the user"))
+        coordinator.journal.disorder(item, "home")
     known = machine.state.items[item]
     pinned = machine.state.pinned(item)
     if again is not None and again.pin != role.pin:

@@ -340,7 +340,7 @@ class Coordinator:
 
     async def story(self, name: str) -> list[Line]:
         await self.opened()
-        lines = self.journal.story_of(name)
+        lines = self.journal.story(name)
         if not lines:
             self.item_named(name)  # or it is nobody's name
         return lines

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     import ray
 
     from actors.lm.decoder import Decoder
-    from actors.lm.request import Attached, Delta, Request, SlotUse
-    from actors.lm.vectors import Held, HeldUse
+    from actors.lm.request import Attached, Delta, HeldUse, Request, SlotUse
+    from actors.lm.vectors import Held
     from actors.store import Offer
     from placement.state import Gauge
 

@@ -271,14 +271,7 @@ class Journal:
     def tell(self, item: str, text: str, at: float) -> None:
         self._db.execute("INSERT INTO story (at, item, text) VALUES (?, ?, ?)", (at, item, text))
 
-    def story(self, item: str, *, last: int = 200) -> list[Line]:
-        """Return the last lines about an item, oldest first."""
-        rows = self._db.execute(
-            "SELECT at, item, text FROM story WHERE item = ? ORDER BY n DESC LIMIT ?", (item, last)
-        ).fetchall()
-        return [Line(*row) for row in reversed(rows)]
-
-    def story_of(self, name: str, *, last: int = 200) -> list[Line]:
+    def story(self, name: str, *, last: int = 200) -> list[Line]:
         """Return the last lines about a role or shard, whatever its versions, or about one item of it."""
         rows = self._db.execute(
             "SELECT at, item, text FROM story WHERE item = ? OR item GLOB ? OR item GLOB ? "

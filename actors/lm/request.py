@@ -100,6 +100,16 @@ class SlotUse:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldUse:
+    """One held shard: its bytes, searches in all, seconds since the last, and how many are under way."""
+
+    nbytes: int
+    hits: int
+    idle_s: float
+    leases: int
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """A decoder at a moment. `kv_rows` are tokens of room, `step_s` is the time of the last step."""
 

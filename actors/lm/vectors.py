@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from actors.lm.request import HeldUse
 from placement.errors import WorldError
 from placement.units import format_bytes
 
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
 
 #: Questions that share one product: more would make the matrix of scores large, not the answer faster.
 BATCH = 32
-
-
-@dataclass(frozen=True, slots=True)
-class HeldUse:
-    """One held shard: its bytes, searches in all, seconds since the last, and how many are under way."""
-
-    nbytes: int
-    hits: int
-    idle_s: float
-    leases: int
 
 
 @dataclass(slots=True)

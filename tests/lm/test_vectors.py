@@ -1,16 +1,22 @@
 """Vectors held on a device: exact, in batches, and gone when told."""
 
 import asyncio
+import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from actors.lm import vectors as held_vectors
+from actors.lm.request import HeldUse
 from actors.lm.vectors import Held
 from placement.errors import WorldError
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(params=["cpu", "cuda"])
@@ -104,3 +110,13 @@ async def test_the_vectors_given_are_copied():
     matrix.setflags(write=True)
     matrix[:] = 0
     assert (await held.search(units(10)[3], 1))[0] == (3, pytest.approx(1.0, abs=1e-5))
+
+
+def test_who_reads_an_engines_report_needs_no_torch():
+    """The coordinator unpickles what an engine holds each second, and must not load torch for it."""
+    report = pickle.dumps(HeldUse(1536, 3, 0.5, 1))
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=report, check=True, capture_output=True, cwd=ROOT
+    )
+    assert done.stdout.strip() == b"False"
