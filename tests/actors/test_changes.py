@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +11,7 @@ from actors.launch import lower_lab, raise_lab
 from placement.config import load
 from placement.errors import TierceError, UserError
 from tests.tiny_lab import build_adapter, write_file
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -36,14 +36,6 @@ def spoken(lab, critic):
     yield lab.add_role("critic", lora_path=critic, location="RAM", rag=["war"], **SPOKEN)
     if any(thing.name == "critic" for thing in lab.ps().things):
         lab.remove_role("critic")
-
-
-def until(true, within_s=60.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 def killed_coordinator(lab):

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import sqlite3
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from actors.errors import Broken, Unreachable
 from placement.errors import TierceError
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -24,14 +24,6 @@ pytestmark = pytest.mark.ray
 def lab(make_lab):
     """A lab of its own, since its actors get killed."""
     return make_lab("faults")
-
-
-def until(true, within_s=60.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 def at_home(lab, name):

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import time
 
 import pytest
 import ray
@@ -13,18 +12,11 @@ from actors.answer import End, Found, Piece
 from actors.errors import UnknownName
 from placement.errors import TierceError, UserError
 from tests.tiny_lab import FILE
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
 ROLES = ("philosopher", "coder", "artist")
-
-
-def until(true, within_s=30.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.05)
 
 
 def peft_answer(parts, role, messages, new_tokens):

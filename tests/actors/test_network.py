@@ -1,7 +1,6 @@
 """Homes beyond a disk of this machine: adapters at URLs, shards at servers, an index in VRAM."""
 
 import shutil
-import time
 import uuid
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from actors.rag.encoder import Encoder
 from placement.errors import TierceError, UserError
 from tests.lm.host import serving as hosting
 from tests.rag.far_server import serving
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -34,14 +34,6 @@ rag:
   papers: {{location: network, url: "{far}", collection: papers, map: {{document: title}}}}
 """
 SAYS = "generation: {temperature: 0, max_tokens: 12}"
-
-
-def until(true, within_s=60.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Who is warmed ahead and who is sent away: by the file, by the clock, by order."""
 
-import time
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -8,6 +7,7 @@ import pytest
 
 from actors.schedule import Schedule
 from placement.config import load
+from tests.waiting import until
 
 FILE = """
 lab: warmth
@@ -28,14 +28,6 @@ roles:
   barred: {lora_path: ./b, location: SSD, warm: {at: "0 9 * * *"}, activated_by: [user]}
   late: {lora_path: ./c, location: RAM, unload: {at: "0 20 * * *", to: SSD}}
 """
-
-
-def until(true, within_s=60.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")

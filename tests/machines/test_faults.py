@@ -4,7 +4,6 @@ import os
 import signal
 import sqlite3
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ from actors.errors import Unreachable
 from actors.launch import lower_lab, raise_lab
 from placement.errors import TierceError, WorldError
 from tests.machines.three import write_file
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -23,14 +23,6 @@ pytestmark = pytest.mark.ray
 def lab(make_lab):
     """A lab of its own, since parts of it get killed."""
     return make_lab("storm")
-
-
-def until(true, within_s=90.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 def pid_of(lab, name):

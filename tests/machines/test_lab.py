@@ -1,20 +1,10 @@
 """A lab over three nodes: what is said of where things are is where they are, and they work together."""
 
-import time
-
 import pytest
 
 from actors.errors import UnknownName
 
 pytestmark = pytest.mark.ray
-
-
-def until(true, within_s=60.0):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 def nodes_of(lab):

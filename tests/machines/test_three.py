@@ -1,11 +1,10 @@
 """One Ray of three raylets: where actors land, and what becomes of them when their node dies and returns."""
 
-import time
-
 import pytest
 import ray
 
 from actors.nodes import actor_options, selectors
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -23,14 +22,6 @@ def hire(name, node):
     """An actor with the options of a lab's actors, on a node of that name."""
     selector = selectors([node])[node]
     return ray.remote(Answering).options(**actor_options("nobody", name, selector)).remote()
-
-
-def until(true, within_s):
-    """Poll a condition of the world under a deadline."""
-    give_up = time.monotonic() + within_s
-    while not true():
-        assert time.monotonic() < give_up, "the condition did not come true in time"
-        time.sleep(0.1)
 
 
 def test_an_actor_of_a_lab_lands_on_the_node_that_it_names(machines):
