@@ -19,6 +19,9 @@ roles:
   philosopher: {{lora_path: {parts}/philosopher, location: SSD, warm: {{at_start: true}}, {says}}}
   coder: {{lora_path: {parts}/coder, location: RAM, {says}}}
   artist: {{lora_path: {parts}/artist, location: SSD, warm: {{after: [coder]}}, {says}}}
+  reader: {{lora_path: {parts}/coder, location: RAM, rag: [war], {says}}}
+rag:
+  war: {{location: RAM, source: {parts}/war, unload: {{idle: 4s, to: SSD}}}}
 """
 SAYS = "generation: {temperature: 0, max_tokens: 4}"
 CLOCKED = """
@@ -66,6 +69,21 @@ def test_orders_bring_up_and_send_away(lab):
     lab.warm("coder")
     until(lambda: tier_of(lab, "coder") == "VRAM(cpu)")
     assert lab.ask("coder", "Hello?").end.activation is None
+
+
+@pytest.mark.ray
+def test_a_shard_is_unloaded_pinned_and_warmed_as_a_role_is(lab):
+    """Idle it goes down, by an order or a search it comes home, pinned it stays; it answers all along."""
+    until(lambda: tier_of(lab, "war") == "SSD")
+    lab.warm("war")
+    until(lambda: tier_of(lab, "war") == "RAM")
+    until(lambda: tier_of(lab, "war") == "SSD")
+    assert lab.ask("reader", "When did the wall fall?").citations[0].document == "war.md"
+    until(lambda: tier_of(lab, "war") == "RAM")
+    assert lab.pin("war").pinned
+    assert lab.ps().thing("war").idle_until_s is None
+    lab.unpin("war")
+    assert lab.unload("war").tier == "SSD"
 
 
 @pytest.mark.ray

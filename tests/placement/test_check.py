@@ -35,6 +35,12 @@ def lab(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize("file", ["cluster.yaml", "examples/machines/cluster.yaml"])
+def test_the_files_that_we_ship_are_right(file):
+    """Nothing is wrong with them or with what they name, and nothing in them is without effect."""
+    assert check_file(str(ROOT / file), {}, files=True) == ()
+
+
 def said(lab: Path, *, files: bool = True) -> list[str]:
     """What check says of the lab, with its folder written as LAB."""
     file = str(lab / "lab.yaml")
