@@ -18,7 +18,7 @@ import ray
 from actors import head as heads
 from actors.client import Lab
 from actors.joining import attach
-from actors.launch import lower_lab, raise_lab
+from tests.labs import labs
 from tests.tiny_lab import build_parts, write_file
 
 
@@ -64,20 +64,8 @@ def make_lab(cluster, parts, folder_of) -> Iterator[Callable[..., Lab]]:
 
     The file is the small lab's, unless `text` gives another.
     """
-    names: set[str] = set()
-
-    def make(name: str, *, text: str = "", **settings: object) -> Lab:
-        file = folder_of(name) / "cluster.yaml"
-        if text:
-            file.write_text(text, encoding="utf-8")
-        elif not file.exists():
-            write_file(file.parent, parts, name=name, **settings)
-        names.add(name)
-        return raise_lab(str(file))
-
-    yield make
-    for name in sorted(names):
-        lower_lab(name, address=cluster.address)
+    with labs(cluster.address, parts, folder_of, write_file) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import ray
 
 from actors import head as heads
 from actors.client import Lab, attach
-from actors.launch import lower_lab, raise_lab
+from tests.labs import labs
 from tests.machines.three import SETTINGS, Machines, write_file
 from tests.tiny_lab import build_parts
 
@@ -75,20 +75,8 @@ def make_lab(machines, parts, folder_of) -> Iterator[Callable[..., Lab]]:
 
     The file is that of `three.write_file`, unless `text` gives another.
     """
-    names: set[str] = set()
-
-    def make(name: str, *, text: str = "", **settings: object) -> Lab:
-        file = folder_of(name) / "cluster.yaml"
-        if text:
-            file.write_text(text, encoding="utf-8")
-        elif not file.exists():
-            write_file(file.parent, parts, name=name, **settings)
-        names.add(name)
-        return raise_lab(str(file))
-
-    yield make
-    for name in sorted(names):
-        lower_lab(name, address=machines.address)
+    with labs(machines.address, parts, folder_of, write_file) as make:
+        yield make
 
 
 @pytest.fixture(scope="module")
