@@ -23,7 +23,7 @@ from actors.crew import Crew
 from actors.effects import COPY_S, DRAIN_S, Effects
 from actors.errors import UnknownName, reach
 from actors.journal import Journal
-from actors.muster import limits
+from actors.muster import limits, seats
 from actors.raising import Raising
 from actors.schedule import Schedule
 from placement.errors import TierceError, WorldError
@@ -182,7 +182,7 @@ class Coordinator:
         for op, item, command in self.journal.open_intents():
             self.journal.end(op, item, f"cut off by a restart: {command}", time.time())
         self.crew = Crew(spec)
-        self.crew.seats = self.journal.seats()
+        self.crew.seats = seats(self.journal)
         self.machine = Machine(limits(spec.lab.policy, OP_S), epoch)
         self.effects = Effects(self.crew, self.journal, epoch)
 

@@ -144,6 +144,19 @@ def as_ordered(spec: Spec, journal: Journal, here: Collection[str]) -> Spec:
     return replace(spec, home=home, pinned=journal.pins().get(spec.item, spec.pinned))
 
 
+def seats(journal: Journal) -> dict[str, str]:
+    """Return the node that each role's actor was ordered to: where its adapter was, in RAM or on SSD.
+
+    What was ordered and not done when a coordinator was killed is so done by the next one.
+    """
+    ordered = {
+        item.partition("@")[0]: home.node
+        for item, home in journal.homes().items()
+        if "@" in item and home.tier in {Tier.RAM, Tier.SSD}
+    }
+    return journal.seats() | ordered
+
+
 def shard_item(name: str) -> Item:
     """Return the item of shard `name`."""
     return Item(f"{name}#shard")

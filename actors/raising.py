@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from actors import incarnations
@@ -20,7 +21,7 @@ from actors.progress import Progress
 from actors.shelving import Shelving
 from actors.versions import Versions, steadily
 from placement.errors import TierceError, UserError
-from placement.messages import MoveOrdered
+from placement.messages import Drop, MoveOrdered, describe
 from placement.tiers import Tier
 from placement.units import format_bytes
 
@@ -73,6 +74,7 @@ class Raising:
         await self.coordinator.beat()
         self._finish_orders()
         self.coordinator.open()
+        await self._sweep()
         await come_home(self.coordinator, list(self.machine.state.items), self.say)
 
     async def _start_stores(self) -> dict[str, Stored]:
@@ -133,12 +135,25 @@ class Raising:
             try:
                 ending = await incarnations.hire(self.crew, name, item, error)
             except TierceError as unhired:
-                self.versions.fail(name, f"role {name}", unhired)
+                self.versions.fail(name, unhired)
                 return
             if ending is not None:
                 self.coordinator.keep(ending)
 
         await asyncio.gather(*map(hire, names))
+
+    async def _sweep(self) -> None:
+        """Drop what is left of versions that were replaced: a crash came before their removal."""
+        state = self.machine.state
+        current = {spec.name: spec for spec in state.items.values() if spec.kind == "adapter"}
+        for place, held in state.strangers.items():
+            for item in held:
+                role, versioned, _ = item.partition("@")
+                if not versioned or role not in current:
+                    continue
+                drop = Drop("", item, place, f"{current[role].item} replaced it")
+                await self.coordinator.effects.perform(drop, replace(current[role], item=item))
+                self.journal.tell(item, describe(drop), time.time())
 
     def _finish_orders(self) -> None:
         """Go on with what people ordered, or wrote into the file, while the coordinator was not there.

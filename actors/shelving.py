@@ -7,11 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from actors.errors import reach
-from actors.journal import Failure
 from actors.muster import as_ordered, shard_item, shard_spec
 from actors.nodes import not_seen
 from actors.progress import Progress
-from actors.versions import steadily
+from actors.versions import note_failure, steadily
 from placement.errors import TierceError
 from placement.messages import Registered
 from placement.state import Place
@@ -53,7 +52,7 @@ class Shelving:
             done = await steadily(lambda: self._ingest(name))
             report: Shelved = await reach(self.crew.shards[name].beat.remote(), f"shard:{name}", START_S)
         except TierceError as error:
-            self._fail(name, error)
+            note_failure(self.journal, self.say, "shard", name, error)
             return None
         self.journal.mend(name)
         counts = f"{done.documents} documents, {done.chunks} new passages, {done.unchanged} unchanged"
@@ -87,8 +86,3 @@ class Shelving:
         below = Tier.SSD if report.tier is Tier.VRAM else report.tier
         index = Place(spec.durable.node, below or Tier.SSD)
         self.coordinator.take(Registered(spec, (spec.durable, index)))
-
-    def _fail(self, name: str, error: TierceError) -> None:
-        self.journal.fail(Failure(name, error.code, error.message, error.hint))
-        self.journal.tell(name, str(error), time.time())
-        self.say(Progress(f"shard {name}", problem=f"{error}; {error.hint}" if error.hint else str(error)))

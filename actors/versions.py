@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from actors.coordinator import Coordinator
+    from actors.journal import Journal
     from actors.store import Stored
 
 PREPARE_S = 3600.0
@@ -61,7 +62,7 @@ class Versions:
                     return None
                 return await steadily(lambda: self.prepare(name))
             except TierceError as error:
-                self.fail(name, f"role {name}", error)
+                self.fail(name, error)
                 return None
 
         names = list(roles)
@@ -128,11 +129,18 @@ class Versions:
             at = (NETWORK, spec.landing)
         self.coordinator.take(Registered(spec, at))
 
-    def fail(self, name: str, what: str, error: TierceError) -> None:
-        """Note and tell why a role or shard cannot serve."""
-        self.journal.fail(Failure(name, error.code, error.message, error.hint))
-        self.journal.tell(name, str(error), time.time())
-        self.say(Progress(what, problem=f"{error}; {error.hint}" if error.hint else str(error)))
+    def fail(self, role: str, error: TierceError) -> None:
+        """Note and tell why a role cannot serve."""
+        note_failure(self.journal, self.say, "role", role, error)
+
+
+def note_failure(
+    journal: Journal, say: Callable[[Progress], None], kind: str, name: str, error: TierceError
+) -> None:
+    """Note and tell why a role or shard cannot serve."""
+    journal.fail(Failure(name, error.code, error.message, error.hint))
+    journal.tell(name, str(error), time.time())
+    say(Progress(f"{kind} {name}", problem=f"{error}; {error.hint}" if error.hint else str(error)))
 
 
 async def steadily(work: Callable[[], Awaitable[T]]) -> T:

@@ -22,6 +22,8 @@ from actors.rag.stats import Stats
 from placement.errors import UserError, WorldError
 from placement.tiers import Tier
 
+#: A process that was killed may be outlived for a moment by a child that it was just starting.
+DYING_S = 1.0
 #: After this many points written, files are synced, so that the next open has little to replay.
 CHECKPOINT_POINTS = 2000
 #: Fewer points than this are scanned exactly in a fraction of a millisecond: quantising them gains nothing.
@@ -62,7 +64,7 @@ class Shelf:
         """
         directory = Path(log_dir)
         with ExitStack() as stack:
-            lock = DirLock.acquire(directory)
+            lock = DirLock.acquire(directory, DYING_S)
             stack.callback(lock.release)
             log = open_log(directory / "ops.log", dim, fingerprint)
             stack.callback(log.close)

@@ -3,11 +3,14 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+import ray
 
 from actors.errors import NotAllowed, UnknownName
 from actors.launch import lower_lab, raise_lab
+from actors.store import Origin
 from placement.config import load
 from placement.errors import TierceError, UserError
 from tests.tiny_lab import build_adapter, write_file
@@ -176,3 +179,15 @@ def test_up_with_a_role_and_what_of_it_outlives_down(parts, critic, cluster, tmp
         assert "critic" not in {thing.name for thing in raise_lab(str(file)).ps().things}
     finally:
         lower_lab("spoken", address=cluster.address, forget=True)
+
+
+def test_what_a_killed_coordinator_left_of_a_replaced_version_is_dropped(lab, critic, folder_of):
+    """An image that no role has any more, because its role has another, does not stay on the disk."""
+    store = ray.get_actor("store:desk", namespace=lab.name)
+    base = str(Path(critic).parent / "base")
+    item, _, _ = ray.get(store.prepare.remote(Origin("coder", critic, base, 8)), timeout=60)
+    image = folder_of("changes") / "ssd" / "adapters" / f"{item}.safetensors"
+    assert image.exists()
+    killed_coordinator(lab)
+    until(lambda: not image.exists())
+    assert lab.ask("coder", "Hello?").version != item

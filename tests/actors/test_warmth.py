@@ -100,7 +100,12 @@ class Desk:
 
     def __init__(self):
         self.done = []
-        self.journal = SimpleNamespace(tell=lambda name, text, _at: self.done.append((name, text)))
+        self.facts = {}
+        self.journal = SimpleNamespace(
+            tell=lambda name, text, _at: self.done.append((name, text)),
+            fact=self.facts.get,
+            set_fact=self.facts.__setitem__,
+        )
         self._crew = SimpleNamespace(lab=load(CLOCKED, {}))
 
     def brain(self):
@@ -146,3 +151,13 @@ def test_a_schedule_strikes_once_and_only_for_whom_it_may(before, struck, done):
     desk.done.clear()
     schedule.strike(desk, now.astimezone())
     assert desk.done == []
+
+
+@pytest.mark.parametrize(("back", "done"), [("09:05", 2), ("09:30", 0)])
+def test_what_was_due_while_nobody_watched_is_made_up_for_a_while(back, done):
+    """A coordinator that was killed before nine and is back soon warms then; much later it does not."""
+    desk = Desk()
+    Schedule().strike(desk, datetime.fromisoformat("2026-11-27 08:59").astimezone())
+    desk.done.clear()
+    Schedule().strike(desk, datetime.fromisoformat(f"2026-11-27 {back}").astimezone())
+    assert len(desk.done) == done

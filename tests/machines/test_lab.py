@@ -1,8 +1,14 @@
 """A lab over three nodes: what is said of where things are is where they are, and they work together."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
 from actors.errors import UnknownName
+from actors.journal import Journal
+from tests.waiting import until
 
 pytestmark = pytest.mark.ray
 
@@ -50,3 +56,18 @@ def test_a_node_that_the_file_does_not_have_is_refused(lab):
     """A move to a node of another lab names the nodes there are."""
     with pytest.raises(UnknownName, match="no node 'loft'"):
         lab.move("coder", node="loft")
+
+
+def test_a_move_that_was_cut_off_takes_the_roles_actor_along_too(lab):
+    """A coordinator killed right after it wrote a move down: the next one moves adapter and actor."""
+    words = lab.ask("coder", "Hello?").text
+    journal = Journal.open(Path(os.environ["TIERCE_HOME"]) / lab.name / "journal.db")
+    journal.order(f"coder@{lab.ps().thing('coder').version}", "home", ["cellar", "RAM", ""])
+    journal.close()
+    epoch = lab.ps().epoch
+    os.kill(next(member.pid for member in lab.ps().members if member.name == "coordinator"), signal.SIGKILL)
+    until(lambda: lab.ps().epoch > epoch)
+    until(lambda: "cellar:RAM ready" in lab.ps().thing("coder").copies)
+    assert nodes_of(lab)["role:coder"] == "cellar"
+    assert lab.ask("coder", "Hello?").text == words
+    lab.move("coder", to="RAM", node="attic")
