@@ -120,7 +120,7 @@ class AioLab:
 
     async def warm(self, name: str, within_s: float = 30.0, *, cause: str = "the user") -> Thing:
         """Order a role or shard up to where it serves, ahead of need; answers when it is ordered."""
-        thing: Thing = await self._call("coordinator", "warm", name, cause, within_s)
+        thing: Thing = await self._call("coordinator", "warm", name, USER.caller, cause, within_s)
         return thing
 
     async def unload(self, name: str) -> Thing:

@@ -77,6 +77,8 @@ class Coordinator:
         self._bringing: asyncio.Task[Any] | None = None
         #: why the lab could not be brought up again after a restart; every call gets it
         self._trouble: TierceError | None = None
+        #: when `_look_again` looks next
+        self._look_s = 0.0
         #: a fault of ours in a piece of work that nobody waits for
         self._fault: BaseException | None = None
 
@@ -92,24 +94,14 @@ class Coordinator:
             self.keep(self._recover())
         else:
             self.open()
-        tried_s = time.monotonic()
         while True:
             await asyncio.sleep(BEAT_S)
             if self._fault is not None:
                 raise self._fault
-            if (
-                self._trouble is not None
-                and self._bringing is None
-                and time.monotonic() - tried_s > RECOVER_S
-            ):
-                self.keep(self._recover())
-                tried_s = time.monotonic()
             await self.beat()
             if self.machine is not None:
                 self.schedule.strike(self)
-                if time.monotonic() - tried_s > WELCOME_S and self._newcomers():
-                    self.keep(self._welcome())
-                    tried_s = time.monotonic()
+            self._look_again()
 
     async def _recover(self) -> None:
         try:
@@ -119,9 +111,18 @@ class Coordinator:
         finally:
             self.open()
 
-    def _newcomers(self) -> bool:
-        up = self.journal.fact("up") == self.spec.fingerprint and self._bringing is None
-        return up and self.crew is not None and bool(self.crew.newcomers())
+    def _look_again(self) -> None:
+        """Now and then, bring up what failed after a restart, or what belongs on nodes that joined late."""
+        now_s = time.monotonic()
+        if self._bringing is not None or now_s < self._look_s:
+            return
+        if self._trouble is not None:
+            self._look_s = now_s + RECOVER_S
+            self.keep(self._recover())
+        elif self.crew is not None and self.journal.fact("up") == self.spec.fingerprint:
+            self._look_s = now_s + WELCOME_S
+            if self.crew.newcomers():
+                self.keep(self._welcome())
 
     async def _welcome(self) -> None:
         """Bring up what belongs on nodes that joined after the lab came up."""
@@ -305,8 +306,8 @@ class Coordinator:
     async def pin(self, name: str, pinned: bool) -> Thing:  # noqa: FBT001  (the order itself)
         return await orders.pin(self, name, pinned=pinned)
 
-    async def warm(self, name: str, cause: str, within_s: float) -> Thing:
-        return await orders.warm(self, name, cause, within_s)
+    async def warm(self, name: str, caller: str, cause: str, within_s: float) -> Thing:
+        return await orders.warm(self, name, caller, cause, within_s)
 
     async def unload(self, name: str, cause: str) -> Thing:
         return await orders.unload(self, name, cause)

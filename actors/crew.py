@@ -22,7 +22,7 @@ from actors.role import RoleSpec
 from actors.shard import Shard, ShardSpec
 from actors.sources import resolve
 from actors.store import Origin, Store
-from placement.errors import TierceError
+from placement.errors import TierceError, WorldError
 from placement.state import Place
 from placement.tiers import Tier
 
@@ -121,7 +121,11 @@ class Crew:
     def check_seen(self, node: str) -> None:
         """Raise WorldError TRC041, with the join command, for a node that Ray has never shown."""
         if node not in self.selectors:
-            raise not_seen(node)
+            raise self.not_seen(node)
+
+    def not_seen(self, node: str) -> WorldError:
+        """Return the error TRC041, with the join command, for a node of the file."""
+        return not_seen(node, self.lab.nodes[node].ram)
 
     def base_of(self, role: RoleConfig) -> tuple[str, Base]:
         """Return (name, base) of a role; the only base where the role names none."""

@@ -19,7 +19,7 @@ from actors.errors import translate
 from actors.head import Head, alone, heads, lab_home, recorded, start, stop
 from actors.joining import attach, end_actors
 from actors.journal import Journal
-from actors.nodes import actor_options, not_seen, selectors
+from actors.nodes import actor_options, not_seen, object_store_nbytes, selectors
 from actors.progress import Progress
 from actors.sources import home_expanded, read_text
 from actors.spec import LabSpec, spec_of
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     from placement.config import Lab as LabConfig
 
-#: Room in the object store beside the RAM tier: images on their way between places.
-TRANSFER_NBYTES = 128 << 20
 DEFAULT_RAM_NBYTES = 1 << 30
 CALL_S = 30.0
 
@@ -128,7 +126,7 @@ def _hire(spec: LabSpec) -> Any:
     names = list(spec.lab.nodes)
     seen = selectors(names)
     if not seen:
-        raise not_seen(names[0])
+        raise not_seen(names[0], spec.lab.nodes[names[0]].ram)
     selector = next(iter(seen.values()))
     options = actor_options(spec.lab.name, "coordinator", selector)
     return ray.remote(Watcher).options(**options).remote(spec)
@@ -147,7 +145,7 @@ def _join(lab: LabConfig, address: str | None, *, dashboard: bool) -> None:
 def _start(lab: LabConfig, *, dashboard: bool) -> Head:
     node = next(iter(lab.nodes))
     ram = lab.nodes[node].ram or DEFAULT_RAM_NBYTES
-    nbytes = int(ram * 1.3) + TRANSFER_NBYTES
+    nbytes = object_store_nbytes(ram)
     if len(lab.nodes) == 1:
         return start(lab.name, node=node, store_nbytes=nbytes, dashboard=dashboard)
     outward = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]

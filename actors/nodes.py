@@ -9,6 +9,9 @@ import ray
 from actors.head import join_command
 from placement.errors import WorldError
 
+#: Room in the object store beside the RAM tier: images on their way between places.
+TRANSFER_NBYTES = 128 << 20
+
 
 def ray_nodes() -> list[dict[str, Any]]:
     """Return what Ray says of each node that is alive."""
@@ -44,14 +47,24 @@ def selectors(names: list[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def not_seen(name: str) -> WorldError:
-    """Return the error for a node that the file names and Ray does not see: TRC041, with the join command."""
+def object_store_nbytes(ram: int) -> int:
+    """Return how large a node's object store is to be for a RAM tier of `ram` bytes: it carries that tier."""
+    return int(ram * 1.3) + TRANSFER_NBYTES
+
+
+def not_seen(name: str, ram: int | None) -> WorldError:
+    """Return the error for a node that the file names and Ray does not see: TRC041, with the join command.
+
+    `ram` is what the file gives to its RAM tier.
+    """
+    store_nbytes = None if ram is None else object_store_nbytes(ram)
+    line = join_command(ray.get_runtime_context().gcs_address, name, store_nbytes=store_nbytes)
     labels = (node["Labels"].get("tierce/node") for node in ray_nodes())
     seen = ", ".join(sorted(label for label in labels if label)) or "none with a label"
     return WorldError(
         "TRC041",
         f"the file names node {name!r}, and Ray does not see it (it sees {seen})",
-        f"on that machine: {join_command(ray.get_runtime_context().gcs_address, name)}",
+        f"on that machine: {line}",
     )
 
 

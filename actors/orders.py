@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from actors import incarnations, wants
+from actors.ask import Stamp, admit
 from actors.muster import place_for
 from placement.errors import TierceError, UserError, WorldError
 from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmOrdered
@@ -90,12 +91,15 @@ async def pin(coordinator: Coordinator, name: str, *, pinned: bool) -> Thing:
     return (await coordinator.ps()).thing(plain)
 
 
-async def warm(coordinator: Coordinator, name: str, cause: str, within_s: float) -> Thing:
+async def warm(coordinator: Coordinator, name: str, caller: str, cause: str, within_s: float) -> Thing:
     """Have an item brought up where it serves, ahead of need; return its row as it is now.
 
     What rests on the network and was never fetched is fetched. Nobody is evicted who rests where he is.
+    Raises NotAllowed TRC002 for a caller that the role's `activated_by` does not name.
     """
-    machine, _ = await coordinator.opened()
+    machine, crew = await coordinator.opened()
+    if (role := crew.lab.roles.get(name.partition("@")[0])) is not None:
+        admit(role.name, role.activated_by, Stamp(caller))
     if wants.pending(coordinator, name):
         coordinator.keep(_fetch(coordinator, name, cause, within_s))
         return (await coordinator.ps()).thing(name)

@@ -16,7 +16,6 @@ from actors import incarnations
 from actors.errors import Unreachable, reach
 from actors.homecoming import come_home
 from actors.muster import engine_place, joined
-from actors.nodes import not_seen
 from actors.progress import Progress
 from actors.shelving import Shelving
 from actors.versions import Versions, steadily
@@ -54,7 +53,7 @@ class Raising:
         """
         self.crew.look()
         for node in self.crew.missing:
-            error = not_seen(node)
+            error = self.crew.not_seen(node)
             self.say(Progress(f"node {node}", problem=f"{error}; {error.hint}"))
         stored = await self._start_stores()
         engines, shards = await asyncio.gather(

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from placement.config.cron import due
-from placement.config.schema import Role, Shard
 from placement.errors import TierceError
 from placement.messages import UnloadOrdered
 
 if TYPE_CHECKING:
     from actors.coordinator import Coordinator
+    from placement.config.schema import Role, Shard
 
 BY = "schedule"
 WARM_S = 120.0
@@ -45,7 +45,7 @@ class Schedule:
         entries: list[Role | Shard] = [*crew.lab.roles.values(), *crew.lab.rag.values()]
         for entry in entries:
             if entry.warm.at is not None and due(entry.warm.at, since, now):
-                _warm(coordinator, entry, entry.warm.at)
+                coordinator.keep(_warm(coordinator, entry.name, entry.warm.at))
             if entry.unload.at is not None and due(entry.unload.at, since, now):
                 _unload(coordinator, entry.name, entry.unload.at)
 
@@ -58,20 +58,9 @@ def _last(coordinator: Coordinator, now: datetime) -> datetime:
     return max(datetime.fromisoformat(written), now - MISSED)
 
 
-def _warm(coordinator: Coordinator, entry: Role | Shard, at: str) -> None:
-    allowed = entry.activated_by if isinstance(entry, Role) else (BY,)
-    if BY in allowed:
-        coordinator.keep(_warmed(coordinator, entry.name, at))
-        return
-    told = (
-        f"not warmed at {at!r}: {entry.name} may be activated by {', '.join(allowed)}; not by {BY!r} [TRC002]"
-    )
-    coordinator.journal.tell(entry.name, told, time.time())
-
-
-async def _warmed(coordinator: Coordinator, name: str, at: str) -> None:
+async def _warm(coordinator: Coordinator, name: str, at: str) -> None:
     try:
-        await coordinator.warm(name, f"the schedule {at!r}", WARM_S)
+        await coordinator.warm(name, BY, f"the schedule {at!r}", WARM_S)
     except TierceError as error:
         coordinator.journal.tell(name, f"not warmed at {at!r}: {error}", time.time())
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from actors.errors import reach
 from actors.muster import as_ordered, shard_item, shard_spec
-from actors.nodes import not_seen
 from actors.progress import Progress
 from actors.versions import note_failure, steadily
 from placement.errors import TierceError
@@ -46,7 +45,7 @@ class Shelving:
         began = time.perf_counter()
         try:
             if (node := self.crew.shard_node(name)) not in self.crew.here:
-                raise not_seen(node)
+                raise self.crew.not_seen(node)
             if name not in self.crew.shards:
                 self.crew.hire_shard(name)
             done = await steadily(lambda: self._ingest(name))

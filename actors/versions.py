@@ -10,7 +10,6 @@ from actors.errors import Unreachable, reach
 from actors.journal import Failure, Version
 from actors.lm.fetch import shown
 from actors.muster import as_ordered, durable, role_spec
-from actors.nodes import not_seen
 from actors.progress import Progress
 from placement.errors import TierceError, UserError, WorldError
 from placement.messages import Registered
@@ -74,7 +73,7 @@ class Versions:
         base = self.crew.base_of(self.crew.lab.roles[name])[0]
         for node in (self.crew.role_node(name), self.crew.where(f"engine:{base}")):
             if node not in self.crew.here:
-                raise not_seen(node)
+                raise self.crew.not_seen(node)
         place = self.crew.engine_places.get(base)
         if place is None:
             raise WorldError("TRC031", f"the engine of {base} has not started", "run `tierce up` again")

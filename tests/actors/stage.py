@@ -73,7 +73,7 @@ class Coordinator:
         await ray.get_actor("engine:small", namespace=self._lab).attach.remote(item)
         return Activation("RAM", 10, 0.25, 0.01)
 
-    async def warm(self, name: str, cause: str, _within_s: float) -> None:
+    async def warm(self, name: str, _caller: str, cause: str, _within_s: float) -> None:
         self._calls.append(("warm", name, cause))
         await ray.get_actor("engine:small", namespace=self._lab).attach.remote(f"{name}@1")
 

@@ -1,10 +1,13 @@
 """Who is warmed ahead and who is sent away: by the file, by the clock, by order."""
 
+import asyncio
 from datetime import datetime
 from types import SimpleNamespace
 
 import pytest
 
+from actors.ask import Stamp, admit
+from actors.errors import NotAllowed
 from actors.schedule import Schedule
 from placement.config import load
 from tests.waiting import until
@@ -72,6 +75,15 @@ def test_orders_bring_up_and_send_away(lab):
 
 
 @pytest.mark.ray
+def test_who_may_not_activate_a_role_cannot_warm_it_either(lab):
+    """An order to warm is an activation: `activated_by` holds for it, and the refusal names who may."""
+    lab.update_role("reader", activated_by=["coder"])
+    with pytest.raises(NotAllowed, match="reader may be activated by coder; not by 'user'"):
+        lab.warm("reader")
+    lab.update_role("reader", activated_by=None)
+
+
+@pytest.mark.ray
 def test_a_shard_is_unloaded_pinned_and_warmed_as_a_role_is(lab):
     """Idle it goes down, by an order or a search it comes home, pinned it stays; it answers all along."""
     until(lambda: tier_of(lab, "war") == "SSD")
@@ -112,8 +124,11 @@ class Desk:
         return None, self._crew
 
     def keep(self, work):
-        work.close()
-        self.done.append("warm")
+        asyncio.run(work)
+
+    async def warm(self, name, caller, _cause, _within_s):
+        admit(name, self._crew.lab.roles[name].activated_by, Stamp(caller))
+        self.done.append(("warm", name))
 
     def item_named(self, name):
         return name
@@ -130,7 +145,7 @@ class Desk:
             "2026-11-27 08:59",
             "2026-11-27 09:00",
             [
-                "warm",
+                ("warm", "early"),
                 (
                     "barred",
                     "not warmed at '0 9 * * *': barred may be activated by user; not by 'schedule' [TRC002]",
