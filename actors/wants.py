@@ -111,13 +111,20 @@ async def fetch(coordinator: Coordinator, role: str, caller: str, within_s: floa
         return Item(known.item)
     if role not in coordinator.fetches:
         coordinator.journal.tell(role, f"asked for by {caller}: fetched for the first time", time.time())
-        coordinator.fetches[role] = asyncio.create_task(_fetch(coordinator, role))
+        task = coordinator.fetches[role] = asyncio.create_task(_fetch(coordinator, role))
+        task.add_done_callback(_looked_at)
     try:
         return await asyncio.wait_for(asyncio.shield(coordinator.fetches[role]), within_s)
     except TimeoutError as error:
         raise WorldError(
             "TRC012", f"{role} was not fetched in {within_s:.0f} s", "the fetch goes on; ask again"
         ) from error
+
+
+def _looked_at(task: asyncio.Task[Item]) -> None:
+    """Look at how a fetch ended: all who waited for it may have given up, and its story tells it."""
+    if not task.cancelled():
+        task.exception()
 
 
 async def _fetch(coordinator: Coordinator, role: str) -> Item:
