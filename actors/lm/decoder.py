@@ -95,7 +95,13 @@ class Decoder:
         """
         shape = base_shape(path)
         model = Model.load(
-            path, device=device, dtype=dtype, slots=slots, max_rank=max_rank, kv_nbytes=kv_nbytes
+            path,
+            device=device,
+            dtype=dtype,
+            slots=slots,
+            max_rank=max_rank,
+            kv_nbytes=kv_nbytes,
+            deterministic=deterministic,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)

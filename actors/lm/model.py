@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
-from transformers.utils import logging
 
-from actors.lm import attention
 from actors.lm.attention import Packed, Span
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
-from actors.lm.slots import Segment, Slots
+from actors.lm.slots import Chunk, Slots
+from actors.lm.weights import find_device, read_base
 from placement.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
-    from transformers import PretrainedConfig
 
 PROBE_TOKENS = 8
-#: What reading a checkpoint raises when its files are missing, cut, of another architecture or quantised.
-UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
-NAMED = 5
+GRAIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +50,22 @@ class Model:
     nbytes: int
     rows: Rows
     slots: Slots
+    #: every GEMM of the base has a multiple of this many rows
+    grain: int = 1
+    interlude: Callable[[], None] | None = None
 
     @classmethod
-    def load(cls, path: str, *, device: str, dtype: str, slots: int, max_rank: int, kv_nbytes: int) -> Model:
+    def load(
+        cls,
+        path: str,
+        *,
+        device: str,
+        dtype: str,
+        slots: int,
+        max_rank: int,
+        kv_nbytes: int,
+        deterministic: bool = False,
+    ) -> Model:
         """Load the safetensors checkpoint in `path` and reserve slots and KV rows.
 
         "auto" device is cuda:0 if there is one, else the CPU. "auto" dtype is the checkpoint's own on CUDA,
@@ -66,10 +73,8 @@ class Model:
         than in fp32. Raises UserError LM009 if the device is not there or has no room, LM010 if the model
         cannot be loaded whole or needs what is not built.
         """
-        attention.register()
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        where = _device(device)
-        net, config, kind = _read(path, dtype, where)
+        where = find_device(device)
+        net, config, kind = read_base(path, dtype, where)
         text = config.get_text_config()
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
@@ -80,46 +85,76 @@ class Model:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
+        model.grain = GRAIN if deterministic else 1
+        model._hook_layers()
         model._check()
         return model
 
-    def forward(self, parts: Iterable[Part], *, pad_to: int = 0) -> Tensor:
+    def forward(self, parts: Sequence[Part], *, interlude: Callable[[], None] | None = None) -> Tensor:
         """Run one batch and return the logits of the wanted parts, [K, vocab], in the order of `parts`.
 
-        `parts` must come ordered by slot. With `pad_to`, every part is one wanted token, and every GEMM,
-        those of the slots included, has that many rows: a result then depends on its own sequence only.
+        A part of one token is a row, one of more is a chunk; how a row or a chunk is computed does not depend
+        on what stands beside it. With a `grain` over 1 every GEMM of the base has a multiple of it as rows:
+        then logits do not depend on the batch, to the bit. `interlude` is called before each decoder layer
+        and may call `forward` for other sequences; what it raises ends this forward.
         """
-        parts = list(parts)
+        order = self.slots.order([part.slot if len(part.tokens) == 1 else None for part in parts])
         tokens: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
         keep: list[int] = []
         spans: list[Span] = []
-        for part in parts:
+        singles: list[int] = []
+        chunks: list[Chunk] = []
+        for part in (parts[index] for index in order):
             start, stop = len(tokens), len(tokens) + len(part.tokens)
             tokens.extend(part.tokens)
             positions.extend(range(part.first, part.first + stop - start))
             rows.extend(range(part.row + part.first, part.row + part.first + stop - start))
             spans.append(Span(start, stop, part.row, part.first + stop - start))
+            if stop - start == 1:
+                singles.append(part.slot)
+            else:
+                chunks.append(Chunk(start, stop, part.slot))
             if part.wanted:
                 keep.append(stop - 1)
-        missing = max(0, pad_to - len(tokens))
-        body = _segments([part.slot for part in parts for _ in part.tokens])
-        head = _segments([part.slot for part in parts if part.wanted])
-        self.slots.segments.use(body, head, pad_to)
+        missing = -len(tokens) % self.grain
         packed = Packed(self._ids(rows + [self.rows.scratch] * missing), tuple(spans), self.rows)
-        padded = keep + [len(tokens)] * missing
-        return self._run(tokens + [0] * missing, positions + [0] * missing, packed, padded)[: len(keep)]
+        kept = keep + keep[-1:] * (-len(keep) % self.grain)
+        heads = [parts[index].slot for index in order if parts[index].wanted]
+        with self.slots.serving(singles, chunks, heads), self._between_layers(interlude):
+            logits = self._run(tokens + [0] * missing, positions + [0] * missing, packed, kept)
+        wanted = [index for index in order if parts[index].wanted]
+        back = sorted(range(len(wanted)), key=wanted.__getitem__)
+        return logits[: len(wanted)][back]
 
     def probe(self, slot: int) -> Tensor:
         """Return the logits of a short fixed prompt through `slot` (0: the base), [PROBE_TOKENS, vocab]."""
         tokens = [(index * 7919 + 1) % self.vocab for index in range(PROBE_TOKENS)]
         scratch, places = self.rows.scratch, range(PROBE_TOKENS)
-        segments = _segments([slot] * PROBE_TOKENS)
-        self.slots.segments.use(segments, segments, 0)
         span = Span(0, PROBE_TOKENS, scratch, PROBE_TOKENS)
         packed = Packed(self._ids([scratch + place for place in places]), (span,), self.rows)
-        return self._run(tokens, list(places), packed, list(places))
+        with self.slots.serving([], [Chunk(0, PROBE_TOKENS, slot)], [slot] * PROBE_TOKENS):
+            return self._run(tokens, list(places), packed, list(places))
+
+    @contextmanager
+    def _between_layers(self, interlude: Callable[[], None] | None) -> Iterator[None]:
+        before, self.interlude = self.interlude, interlude
+        try:
+            yield
+        finally:
+            self.interlude = before
+
+    def _hook_layers(self) -> None:
+        """Have each decoder layer call the interlude first."""
+
+        def call(*_: object) -> None:
+            if self.interlude is not None:
+                self.interlude()
+
+        lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
+        for layer in max(lists, key=len, default=()):
+            layer.register_forward_pre_hook(call)
 
     def _run(self, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]) -> Tensor:
         out = self.net(
@@ -157,74 +192,3 @@ def prove(base: Tensor, through: Tensor, item: str) -> None:
         raise AdapterError(
             "ADP037", f"{item} changes nothing: its answers equal the base model's", "is it trained?"
         )
-
-
-def _segments(slots: list[int]) -> tuple[Segment, ...]:
-    """Return the runs of equal slots, without those of the base."""
-    starts = [at for at in range(len(slots)) if at == 0 or slots[at] != slots[at - 1]]
-    runs = zip(starts, [*starts, len(slots)][1:], strict=True)
-    return tuple(Segment(start, stop, slots[start]) for start, stop in runs if slots[start])
-
-
-def _device(asked: str) -> torch.device:
-    count = torch.cuda.device_count()
-    if asked == "auto":
-        asked = "cuda:0" if count else "cpu"
-    cuda = re.fullmatch(r"cuda(?::(\d+))?", asked)
-    if asked != "cpu" and (cuda is None or int(cuda[1] or 0) >= count):
-        raise UserError(
-            "LM009",
-            f"device {asked} is not here: torch finds {count} CUDA devices",
-            "use device: auto or cpu",
-        )
-    return torch.device(asked)
-
-
-def _read(path: str, dtype: str, device: torch.device) -> tuple[nn.Module, PretrainedConfig, torch.dtype]:
-    """Load the checkpoint in `path`. Raises UserError LM010 unless it holds every weight."""
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
-        _check_positions(config, path)
-        kind = _dtype(dtype, device, config)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=kind,
-            attn_implementation=attention.NAME,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are in `told`, which says more than the error does
-        )
-    except UNREADABLE as error:
-        raise UserError("LM010", f"base model {path} cannot be loaded: {error}") from error
-    net, told = loaded
-    if told["mismatched_keys"]:
-        name, stored, expected = min(told["mismatched_keys"])
-        sizes = f"{name} is {list(stored)}, the config makes it {list(expected)}"
-        raise UserError("LM010", f"base model {path}: {sizes}", "weights and config.json are of two models")
-    if missing := sorted(told["missing_keys"]):
-        raise UserError(
-            "LM010",
-            f"base model {path}: {len(missing)} tensors are not in its files: {missing[:NAMED]}",
-            "copy or download it again",
-        )
-    return net, config, kind
-
-
-def _check_positions(config: PretrainedConfig, path: str) -> None:
-    """Refuse frequencies that follow the longest sequence of a batch: one request would change another."""
-    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
-    for each in (rope, *rope.values()):
-        kind = each.get("rope_type") if isinstance(each, dict) else None
-        if isinstance(kind, str) and ("dynamic" in kind or kind == "longrope"):
-            raise UserError("LM010", f"base model {path}: rope_type {kind} is not supported")
-
-
-def _dtype(asked: str, device: torch.device, config: object) -> torch.dtype:
-    if asked == "auto":
-        kept = getattr(config, "dtype", None)
-        return kept if device.type == "cuda" and isinstance(kept, torch.dtype) else torch.float32
-    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if asked not in kinds:
-        raise UserError("LM010", f"dtype {asked!r} is not one of auto, {', '.join(kinds)}")
-    return kinds[asked]

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import pad
 
 from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import Tensor
 
     from actors.lm.image import Image
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Tokens [start, stop) of a batch that belong to `slot` (1 and up; the base, 0, needs no segment)."""
+class Chunk:
+    """Tokens [start, stop) of a batch: several of one sequence, which is served by `slot` (0 is the base)."""
 
     start: int
     stop: int
@@ -29,20 +31,11 @@ class Segment:
 
 
 @dataclass(slots=True)
-class Segments:
-    """The segments of the running forward: of all tokens, and of those that reach the output head.
+class Serving:
+    """What the running forward serves: its rows by slot, of all tokens and of those that reach the head."""
 
-    `pad_to` makes every segment's GEMM this many rows, so that its result does not depend on who else is in
-    the batch.
-    """
-
-    body: tuple[Segment, ...] = ()
-    head: tuple[Segment, ...] = ()
-    pad_to: int = 0
-
-    def use(self, body: tuple[Segment, ...], head: tuple[Segment, ...], pad_to: int) -> None:
-        """Set all three, before a forward."""
-        self.body, self.head, self.pad_to = body, head, pad_to
+    body: tuple[Chunk, ...] = ()
+    head: tuple[Chunk, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +48,30 @@ class Pair:
 
 
 class SlotLinear(nn.Module):
-    """A Linear of the base; adds slot s's (x A) B scale to the rows of segment s. Base rows cost nothing.
+    """A Linear of the base; adds slot s's (x A) B scale to the rows of slot s. Base rows cost nothing.
 
     Slots are fp32 and so is the sum, as in PEFT, whatever the dtype of the base.
     """
 
-    def __init__(self, linear: nn.Linear, segments: Segments, slots: int, *, head: bool) -> None:
+    def __init__(self, linear: nn.Linear, serving: Serving, slots: int, *, head: bool) -> None:
         super().__init__()
         self.linear = linear
-        self.segments = segments
+        self.serving = serving
         self.head = head
         #: pairs[slot] is None where that slot's adapter does not touch this module
         self.pairs: list[Pair | None] = [None] * (slots + 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [..., in] -> [..., out]
         y: Tensor = self.linear(x)
-        segments = self.segments.head if self.head else self.segments.body
-        for segment in segments:
-            pair = self.pairs[segment.slot]
+        for chunk in self.serving.head if self.head else self.serving.body:
+            pair = self.pairs[chunk.slot]
             if pair is not None:
-                rows = x.view(-1, x.shape[-1])[segment.start : segment.stop]
-                self._add(y.view(-1, y.shape[-1])[segment.start : segment.stop], rows, pair)
+                rows = x.view(-1, x.shape[-1])[chunk.start : chunk.stop]
+                self._add(y.view(-1, y.shape[-1])[chunk.start : chunk.stop], rows, pair)
         return y
 
     def _add(self, y: Tensor, x: Tensor, pair: Pair) -> None:
-        missing = self.segments.pad_to - x.shape[0]
-        wide = x.to(pair.a.dtype) if missing <= 0 else pad(x.to(pair.a.dtype), (0, 0, 0, missing))
-        delta = torch.mm(torch.mm(wide, pair.a), pair.b)[: x.shape[0]]
+        delta = torch.mm(torch.mm(x.to(pair.a.dtype), pair.a), pair.b)
         delta.mul_(pair.scale)
         y.add_(delta) if y.dtype == delta.dtype else y.copy_(y + delta)
 
@@ -96,7 +86,7 @@ class Slots:
     arena: Tensor
     linears: dict[str, SlotLinear]
     max_rank: int
-    segments: Segments
+    running: Serving
     nbytes: int = field(default=0)
 
     @classmethod
@@ -104,15 +94,33 @@ class Slots:
         """Reserve the arena and put a SlotLinear in place of every Linear of `model`."""
         found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         shapes = {name: (linear.out_features, linear.in_features) for name, linear in found.items()}
-        segments = Segments()
+        running = Serving()
         linears = {}
         for name, linear in found.items():
             parent, _, child = name.rpartition(".")
-            linears[name] = SlotLinear(linear, segments, slots, head=is_head(name))
+            linears[name] = SlotLinear(linear, running, slots, head=is_head(name))
             setattr(model.get_submodule(parent), child, linears[name])
         nbytes = slot_nbytes(shapes, max_rank)
         arena = torch.empty((slots, nbytes // 4), dtype=torch.float32, device=device)
-        return cls(arena, linears, max_rank, segments, nbytes)
+        return cls(arena, linears, max_rank, running, nbytes)
+
+    def order(self, slots: Sequence[int | None]) -> list[int]:
+        """Return the order in which parts should stand in a batch: rows by their slot, then chunks (None)."""
+        return sorted(range(len(slots)), key=lambda index: (slots[index] is None, slots[index] or 0))
+
+    @contextmanager
+    def serving(self, rows: Sequence[int], chunks: Sequence[Chunk], heads: Sequence[int]) -> Iterator[None]:
+        """Serve a forward whose first rows are of the slots `rows`, whose head sees rows of slots `heads`.
+
+        May be entered while another forward is served; that one goes on afterwards.
+        """
+        before = self.running.body, self.running.head
+        self.running.body = (*_singles(rows), *chunks)
+        self.running.head = _singles(heads)
+        try:
+            yield
+        finally:
+            self.running.body, self.running.head = before
 
     def check(self, image: Image) -> None:
         """Raise AdapterError unless every matrix of `image` has its Linear, its shape and its room here."""
@@ -162,3 +170,7 @@ class Slots:
         """Forget what is in `slot`; the bytes stay until the next fill."""
         for linear in self.linears.values():
             linear.pairs[slot] = None
+
+
+def _singles(slots: Sequence[int]) -> tuple[Chunk, ...]:
+    return tuple(Chunk(at, at + 1, slot) for at, slot in enumerate(slots) if slot)

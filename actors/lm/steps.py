@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: Prompt tokens that one step takes beside the answers: they bound how long an answer waits for a token.
 PREFILL_TOKENS = 256
-#: Rows of every decode GEMM in deterministic mode, which is also how many requests then run at once.
-FIXED_ROWS = 16
 
 Event: TypeAlias = tuple[Sequence, "Delta | TierceError"]
 
@@ -65,7 +63,7 @@ class Steps:
 
     def admit(self) -> None:
         """Give KV rows to those who wait, in the order they came: nobody overtakes, so nobody starves."""
-        while self.waiting and not (self._deterministic and len(self.running) == FIXED_ROWS):
+        while self.waiting:
             row = self._model.rows.spans.take(self.waiting[0].rows)
             if row is None:
                 return
@@ -76,8 +74,8 @@ class Steps:
     def step(self) -> None:
         """Compute one step for all who run: one token each, and a piece of the prompts not read yet."""
         self.steps += 1
-        for batch, pad_to in self._batches():
-            logits = self._model.forward([part for _, part in batch], pad_to=pad_to)
+        for batch in self._batches():
+            logits = self._model.forward([part for _, part in batch])
             for sequence, part in batch:
                 sequence.written += len(part.tokens)
             wanted = [sequence for sequence, part in batch if part.wanted]
@@ -91,7 +89,7 @@ class Steps:
             self._leave(sequence)
             self._events.append((sequence, error()))
 
-    def _batches(self) -> Iterable[tuple[list[tuple[Sequence, Part]], int]]:
+    def _batches(self) -> Iterable[list[tuple[Sequence, Part]]]:
         answers = [(sequence, sequence.part(1)) for sequence in self.running if sequence.decoding]
         prompts: list[tuple[Sequence, Part]] = []
         room = PREFILL_TOKENS
@@ -100,10 +98,7 @@ class Steps:
             if not sequence.decoding and room > 0:
                 prompts.append((sequence, sequence.part(PREFILL_TOKENS if self._deterministic else room)))
                 room -= len(prompts[-1][1].tokens)
-        if not self._deterministic:
-            return [(sorted([*answers, *prompts], key=_by_slot), 0)]
-        alone = [([prompt], 0) for prompt in prompts]
-        return [*([(sorted(answers, key=_by_slot), FIXED_ROWS)] if answers else []), *alone]
+        return [batch for batch in (answers, prompts) if batch]
 
     def _hear(self, sequence: Sequence, token: int | None) -> Delta | TierceError:
         if token is None:
@@ -131,7 +126,3 @@ class Steps:
             self.running.remove(sequence)
             self._model.rows.spans.free(sequence.row, sequence.rows)
         self._ended(sequence)
-
-
-def _by_slot(entry: tuple[Sequence, Part]) -> int:
-    return entry[1].slot

@@ -357,10 +357,10 @@ async def test_a_token_of_a_step_that_died_is_still_told(world, images):
     steps = decoder._steps  # noqa: SLF001 -- a fault in the middle of a step
     model = steps._model  # noqa: SLF001
 
-    def forward(parts, *, pad_to):
-        if pad_to == 0 and len(steps.running) == 2:
+    def forward(parts):
+        if len(parts[0].tokens) > 1 and len(steps.running) == 2:
             raise RuntimeError("out of luck")
-        return model.forward(parts, pad_to=pad_to)
+        return model.forward(parts)
 
     steps._model = SimpleNamespace(forward=forward, rows=model.rows)  # noqa: SLF001
     first = decoder.generate(ask(count=500))

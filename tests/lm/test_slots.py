@@ -52,14 +52,6 @@ def test_logits_equal_peft_to_the_bit(model, world, images, name, slot):
     assert torch.equal(ours(model, slot, PROMPT, 6), theirs(world.peft(name), PROMPT, 6))
 
 
-@torch.inference_mode()
-def test_an_adapter_on_a_tied_head_equals_peft_to_the_bit(model, world, images):
-    """LoRA on the output head, whose weight is the embedding's, gives PEFT's logits for a whole prompt."""
-    model.slots.fill(1, read_image(images["head"]))
-    prompt = torch.tensor([[(index * 7919 + 1) % model.vocab for index in range(8)]])
-    assert torch.equal(model.probe(1), world.peft("head")(input_ids=prompt).logits[0])
-
-
 def test_bf16_base_with_fp32_slots_equals_peft_to_the_bit(world, images):
     """On a bf16 base the slots stay fp32, which is what PEFT does by default."""
     model = Model.load(
@@ -153,19 +145,39 @@ def test_the_probe_sees_each_adapter(model, images):
 
 
 @torch.inference_mode()
-def test_padded_batches_give_each_row_the_same_bits(model, images):
-    """With `pad_to`, a token's logits do not depend, to the bit, on how many others are decoded beside it."""
+def test_rows_and_chunks_give_the_same_bits_in_any_company(world, images):
+    """With a grain, a row's and a chunk's logits do not depend, to the bit, on what stands beside them."""
+    model = Model.load(
+        str(world.base),
+        device="cpu",
+        dtype="float32",
+        slots=4,
+        max_rank=16,
+        kv_nbytes=1 << 20,
+        deterministic=True,
+    )
     model.slots.fill(1, read_image(images["plain"]))
     model.slots.fill(2, read_image(images["rslora"]))
-    for row in range(6):
-        model.forward([Part(row % 3, PROMPT, 0, 20 * row, wanted=False)])
-    parts = sorted(
-        (Part(row % 3, [7 + row], len(PROMPT), 20 * row, wanted=True) for row in range(6)), key=_slot
-    )
-    together = model.forward(parts, pad_to=16)
-    for part, row in zip(parts, together, strict=True):
-        assert torch.equal(model.forward([part], pad_to=16)[0], row)
+    model.forward([Part(row % 3, PROMPT, 0, 20 * row, wanted=False) for row in range(6)])
+    rows = [Part(row % 3, [7 + row], len(PROMPT), 20 * row, wanted=True) for row in range(6)]
+    chunks = [Part(row % 3, PROMPT, 0, 20 * row, wanted=True) for row in range(6, 9)]
+    together = model.forward([*chunks[:1], *rows, *chunks[1:]])
+    for part, row in zip([*chunks[:1], *rows, *chunks[1:]], together, strict=True):
+        assert torch.equal(model.forward([part])[0], row)
 
 
-def _slot(part):
-    return part.slot
+@torch.inference_mode()
+def test_a_forward_may_run_between_the_layers_of_another(model, images):
+    """An interlude decodes another sequence, with another adapter, in the middle of a prompt, both right."""
+    model.slots.fill(1, read_image(images["plain"]))
+    model.slots.fill(2, read_image(images["rslora"]))
+    lone = [model.forward([Part(slot, PROMPT, 0, 20 * slot, wanted=True)])[0] for slot in (1, 2)]
+    heard = []
+
+    def interlude():
+        heard.append(model.forward([Part(2, PROMPT, 0, 40, wanted=True)])[0])
+
+    outer = model.forward([Part(1, PROMPT, 0, 20, wanted=True)], interlude=interlude)[0]
+    assert torch.equal(outer, lone[0])
+    assert len(heard) == 2
+    assert all(torch.equal(inner, lone[1]) for inner in heard)
