@@ -17,7 +17,7 @@ from actors.lm.header import AdapterError
 from actors.lm.image import read_image
 from actors.lm.model import Model, prove
 from actors.lm.request import Attached, Delta, Request, Sampling, SlotUse, Stats
-from actors.lm.sample import dice
+from actors.lm.sample import Drawing
 from actors.lm.seats import Seats
 from actors.lm.sequence import Sequence
 from actors.lm.steps import Event, Steps
@@ -216,13 +216,13 @@ class Decoder:
 
     def _accept(self, request: Request) -> Sequence:
         self._check(request)
-        text, generator = Text(self._tokenizer, request.sampling.stop), dice(request.sampling)
+        text = Text(self._tokenizer, request.sampling.stop, request.sampling.ends(self.eos))
         slot = 0 if request.item is None else self._seats.lease(request.item)
         sequence = Sequence(
             request=request,
             slot=slot,
             text=text,
-            dice=generator,
+            drawing=Drawing.of(request.sampling, request.tokens),
             began_s=time.monotonic(),
             loop=asyncio.get_running_loop(),
             queue=asyncio.Queue(),
