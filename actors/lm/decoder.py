@@ -217,12 +217,13 @@ class Decoder:
     def _accept(self, request: Request) -> Sequence:
         self._check(request)
         text = Text(self._tokenizer, request.sampling.stop, request.sampling.ends(self.eos))
+        drawing = Drawing.of(request.sampling, request.tokens)
         slot = 0 if request.item is None else self._seats.lease(request.item)
         sequence = Sequence(
             request=request,
             slot=slot,
             text=text,
-            drawing=Drawing.of(request.sampling, request.tokens),
+            drawing=drawing,
             began_s=time.monotonic(),
             loop=asyncio.get_running_loop(),
             queue=asyncio.Queue(),

@@ -119,8 +119,8 @@ class Steps:
             text += sequence.text.end()
             finish = "stop" if sequence.text.stopped else finish
             self._leave(sequence)
-        told = () if choice.logprob is None else (choice.logprob,)
-        return Delta(text, (token,), finish, logprobs=told)
+        logprobs = () if choice.logprob is None else (choice.logprob,)
+        return Delta(text, (token,), finish, logprobs=logprobs)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.row is None:
