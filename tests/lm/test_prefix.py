@@ -98,6 +98,16 @@ def test_who_entered_together_catches_up():
     assert room.prefixes.hits == 1
 
 
+def test_who_has_read_a_part_catches_up_with_the_rest():
+    """Only what is missing is copied, to where it belongs."""
+    room = Room()
+    second, _ = room.prefixes.take("a", PERSONA, 45)
+    room.prefixes.extend(second, 10)
+    first, _ = room.ask("a", [*PERSONA, 1])
+    assert room.prefixes.catch_up(second) == len(PERSONA) - 1
+    assert room.copied[-1] == (first + 10, second + 10, len(PERSONA) - 11)
+
+
 def test_a_session_goes_on_in_place():
     """The next turn begins with all of the last one: its rows are taken over, not copied."""
     room = Room()
@@ -114,6 +124,7 @@ def test_a_session_that_fills_the_cache_goes_on_in_place():
     room.say("b", [1, 2])
     assert room.say("a", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14], [15, 16]) == 9
     assert room.prefixes.evictions == 1
+    assert room.prefixes.kept_rows == room.spans.used == 16
 
 
 def test_a_longer_prefix_replaces_the_one_it_covers():
@@ -132,10 +143,11 @@ def test_the_least_recently_used_are_evicted_first():
     room = Room(46)
     for content in "abcd":
         room.say(content, PERSONA[:10])
-    room.say("a", PERSONA[:5])
+    row, found = room.prefixes.take("a", PERSONA[:5], 6)
+    room.prefixes.give(row, [], 0)
     row, _ = room.prefixes.take("z", [1, 2], 10)
     room.prefixes.give(row, [], 0)
-    assert room.prefixes.evictions == 1
+    assert (found, room.prefixes.evictions) == (4, 1)
     assert [room.say(content, PERSONA[:5]) for content in "abcd"] == [4, 0, 4, 4]
 
 
@@ -190,10 +202,11 @@ class Asked:
 class Traffic(RuleBasedStateMachine):
     """Requests come, read, answer and end in any order, and every row is checked against what was written."""
 
-    @initialize(grid=st.sampled_from([1, 4]))
-    def begin(self, grid):
+    @initialize(grid=st.sampled_from([1, 4]), capacity=st.sampled_from([40, 64]))
+    def begin(self, grid, capacity):
         self.grid = grid
-        self.room = Room(64, grid)
+        self.capacity = capacity
+        self.room = Room(capacity, grid)
         self.asked = []
 
     @rule(
@@ -212,7 +225,7 @@ class Traffic(RuleBasedStateMachine):
             assert before == (prefixes.evictions, prefixes.kept_rows)
             return
         row, found = taken
-        assert 0 <= row <= 64 - rows
+        assert 0 <= row <= self.capacity - rows
         assert found <= len(prompt) - 1
         assert found % self.grid == 0
         self.asked.append(Asked(row, rows, content, prompt, prompt[:found], found))
@@ -272,7 +285,7 @@ class Traffic(RuleBasedStateMachine):
         if hasattr(self, "asked"):
             prefixes, free = self.room.prefixes, sum(size for _, size in self.room.spans.gaps)
             assert prefixes.used == sum(one.rows for one in self.asked)
-            assert prefixes.used + prefixes.kept_rows + free == 64
+            assert prefixes.used + prefixes.kept_rows + free == self.capacity
 
     def may_be_used_again(self, row, number):
         if self.grid > 1:
@@ -281,9 +294,9 @@ class Traffic(RuleBasedStateMachine):
     def widest(self):
         """The widest room between running requests."""
         walls = sorted((one.row, one.row + one.rows) for one in self.asked)
-        edges = [(0, 0), *walls, (64, 64)]
+        edges = [(0, 0), *walls, (self.capacity, self.capacity)]
         return max(start - stop for (_, stop), (start, _) in pairwise(edges))
 
 
 TestTraffic = Traffic.TestCase
-TestTraffic.settings = settings(max_examples=60, stateful_step_count=60, deadline=None, derandomize=True)
+TestTraffic.settings = settings(max_examples=80, stateful_step_count=60, deadline=None, derandomize=True)
