@@ -8,12 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from actors.errors import NotAllowed
+from actors.lm.request import Sampling
 from actors.rag.prompt import Said
+from placement.config.schema import Generation
 
 #: How many roles may stand between the user and the role that is asked.
 MAX_DEPTH = 3
+#: What a question may say of the draw; the names are those of `Generation` and of `Sampling` too.
+SETTINGS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "max_tokens",
+    "stop",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +43,11 @@ class Ask:
     temperature: float | None = None
     max_tokens: int | None = None
     seed: int | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    stop: tuple[str, ...] | None = None
     deadline_s: float = 300.0
 
 
@@ -45,6 +64,17 @@ class Stamp:
 
 
 USER = Stamp("user")
+
+
+def drawn_by(ask: Ask, own: Generation) -> Sampling:
+    """Return how to draw the answer: as the question says, else as the role does. Raises UserError LM006."""
+    settings: dict[str, Any] = {}
+    for name in SETTINGS:
+        said = getattr(ask, name)
+        settings[name] = getattr(own, name) if said is None else said
+    if isinstance(settings["stop"], list):
+        settings["stop"] = tuple(settings["stop"])
+    return Sampling(**settings)
 
 
 def admit(role: str, activated_by: Sequence[str], stamp: Stamp) -> None:

@@ -24,11 +24,11 @@ import ray
 from ray.exceptions import RayError
 
 from actors.answer import Activation, End, Event, Found, Piece
-from actors.ask import Ask, Stamp, admit
+from actors.ask import Ask, Stamp, admit, drawn_by
 from actors.counsel import Counsel, Using, consult, search, together
 from actors.errors import Broken, Moved, Unreachable, translate
 from actors.lm.chat import Chat
-from actors.lm.request import Request, Sampling
+from actors.lm.request import Request
 from actors.names import Handles
 from actors.rag.prompt import build
 from placement.errors import Cold, TierceError, WorldError
@@ -174,7 +174,7 @@ class Role:
                 self.handles, spec.consults, ask, stamp.through(spec.name), course.left_s(), course.counsel
             ),
         )
-        sampling = self._sampling(ask)
+        sampling = drawn_by(ask, spec.generation)
         prompt = self._prompt(ask, sampling.max_tokens, chat, course.counsel)
         missing = (*sorted(course.counsel.missing), *prompt.left_out)
         yield Found(prompt.citations, missing, course.passed_s(), prompt.consulted)
@@ -207,17 +207,6 @@ class Role:
             count=lambda messages: len(chat.encode(messages)),
             context=self.spec.room,
             max_tokens=max_tokens,
-        )
-
-    def _sampling(self, ask: Ask) -> Sampling:
-        own = self.spec.generation
-        return Sampling(
-            temperature=own.temperature if ask.temperature is None else ask.temperature,
-            top_p=own.top_p,
-            top_k=own.top_k,
-            stop=own.stop,
-            seed=own.seed if ask.seed is None else ask.seed,
-            max_tokens=own.max_tokens if ask.max_tokens is None else ask.max_tokens,
         )
 
     async def _load_chat(self, course: _Course) -> Chat:

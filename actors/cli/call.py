@@ -41,6 +41,17 @@ Json = Annotated[
 Temperature = Annotated[float | None, typer.Option(min=0, max=2, help="0: the likeliest tokens.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of the answer.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="The same seed, the same answer.")]
+TopP = Annotated[float | None, typer.Option(max=1, help="Only the likeliest, of this share in all.")]
+TopK = Annotated[int | None, typer.Option(min=0, help="Only so many of the likeliest tokens; 0: all.")]
+MinP = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Only tokens this share as likely as the likeliest.")
+]
+Penalty = Annotated[
+    float | None, typer.Option("--repetition-penalty", help="Over 1: what was said is less likely.")
+]
+Stop = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="A text that ends the answer; may be repeated.")
+]
 Question = Annotated[
     list[str],
     typer.Argument(

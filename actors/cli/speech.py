@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actors.cli.call import Address, Json, MaxTokens, Name, Question, Seed, Temperature
+from actors.cli.call import (
+    Address,
+    Json,
+    MaxTokens,
+    MinP,
+    Name,
+    Penalty,
+    Question,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+)
 from actors.cli.faults import Exit
 from actors.cli.screen import Screen
 from actors.cli.talk import cost_line, show_sources, talk
@@ -29,6 +42,11 @@ def ask(  # noqa: PLR0913  (one argument for each option)
     temperature: Temperature = None,
     max_tokens: MaxTokens = None,
     seed: Seed = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    penalty: Penalty = None,
+    stop: Stop = None,
     lab: Name = None,
     address: Address = None,
     json: Json = False,
@@ -36,7 +54,11 @@ def ask(  # noqa: PLR0913  (one argument for each option)
     """Ask a role: the answer as it is decoded, then its sources. Ctrl-C stops the decoding."""
     screen = Screen()
     words = " ".join(question)
-    settings = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    finer = {"top_p": top_p, "top_k": top_k, "min_p": min_p, "repetition_penalty": penalty}
+    settings: dict[str, object] = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed}
+    settings |= {name: value for name, value in finer.items() if value is not None}
+    if stop:
+        settings["stop"] = tuple(stop)
     running = ctx.obj.labs.connect(lab, address)
 
     def show(text: str) -> None:

@@ -120,6 +120,18 @@ class Generation(_Frozen):
         1.0, gt=0, le=1, description="Draw only from the likeliest tokens of this total share."
     )
     top_k: Whole = Field(0, ge=0, description="Draw only from so many of the likeliest tokens; 0: from all.")
+    min_p: Number = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Draw only tokens at least so likely beside the likeliest; 0: all.",
+    )
+    repetition_penalty: Number = Field(
+        1.0,
+        ge=0.01,
+        le=100,
+        description="Over 1: tokens of prompt and answer are less likely to come again.",
+    )
     seed: Whole | None = Field(
         None, ge=0, lt=2**63, description="Seed of the draw; the same seed, the same answer."
     )

@@ -96,6 +96,15 @@ def test_ask_streams_text_then_sources(tierce, lab):
     assert lab.orders == [("ask", "philosopher", "what is justice?", options)]
 
 
+def test_ask_passes_on_how_to_draw(tierce, lab):
+    """What is said of the draw reaches the role, and what is not said does not."""
+    spoken = ["--top-p", "0.5", "--min-p", "0.1", "--repetition-penalty", "1.2", "--stop", "A:"]
+    tierce("ask", "philosopher", "why?", *spoken)
+    said = {"top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.2, "stop": ("A:",)}
+    options = {"temperature": None, "max_tokens": None, "seed": None} | said
+    assert lab.orders == [("ask", "philosopher", "why?", options)]
+
+
 def test_ask_shows_each_piece_when_it_comes(tierce, lab, capsys):
     """A piece of the answer is written before the next one is waited for."""
     seen = []

@@ -239,6 +239,8 @@ def test_an_unknown_choice_is_answered_with_the_nearest(text, fault):
         ("unload: {idle: 0s}", "15 roles.coder.unload.idle: must be more than 0 [CFG034]"),
         ("generation: {temperature: .nan}", "26 roles.coder.generation.temperature: 'nan' is not a finite number [CFG034]"),
         ("generation: {top_p: 1.5}", "20 roles.coder.generation.top_p: must be at most 1 [CFG034]"),
+        ("generation: {min_p: 1.5}", "20 roles.coder.generation.min_p: must be at most 1 [CFG034]"),
+        ("generation: {repetition_penalty: 0}", "33 roles.coder.generation.repetition_penalty: must be at least 0.01 [CFG034]"),
         ("generation: {seed: -1}", "19 roles.coder.generation.seed: must be at least 0 [CFG034]"),
     ],
 )  # fmt: skip
