@@ -42,3 +42,7 @@ class Rows:
     @property
     def nbytes(self) -> int:
         return self.blocks.nbytes
+
+    def copy(self, source: int, target: int, count: int) -> None:
+        """Copy the keys and values of `count` rows of every layer."""
+        self.blocks[:, :, :, target : target + count] = self.blocks[:, :, :, source : source + count]
