@@ -151,7 +151,7 @@ class Schedule:
         return self._waiting[item]
 
     def _least(self, item: str) -> int:
-        """Return what the least served of the items that are here has had, without what it has still to get."""
+        """Return what the least served of the items that are here has had, up to now."""
         had = {other: self._had[other] for other in self._waiting}
         for one in self.running:
             other = one.caller.item

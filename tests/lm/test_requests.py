@@ -416,7 +416,7 @@ async def test_a_flood_is_refused_at_once_and_only_its_own_item(plain, images, m
 
 
 async def test_a_decoder_that_hangs_tells_everybody_once(world, images):
-    """When a step does not come back the watchdog ends every request and call with LM021, wherever it waits."""
+    """When a step does not come back the watchdog ends every request and call with LM021."""
     decoder = Decoder.load(str(world.base), device="cpu", slots=2, max_rank=16, kv_nbytes=64 << 10)
     decoder.attach("plain", images["plain"])
     running = decoder.generate(ask(count=100))
@@ -458,7 +458,7 @@ async def test_n_answers_come_in_one_stream(plain):
 
 
 async def test_stop_tokens_end_an_answer_and_the_end_token_may_be_ignored(plain):
-    """A stop token ends an answer without a text of its own; with ignore_eos the model's end token does not."""
+    """A stop token ends an answer and gives no text; with ignore_eos the model's end token does not."""
     tokens = [piece.tokens[0] for piece in await heard(plain, ask(count=10))]
     pieces = await heard(plain, ask(count=10, stop_tokens=(tokens[4],)))
     assert [piece.tokens[0] for piece in pieces] == tokens[: tokens.index(tokens[4]) + 1]
@@ -474,7 +474,7 @@ async def test_stats_tell_what_goes_on(own):
     await anext(first)
     second = asyncio.create_task(heard(own, ask(count=100)))
     while not own.stats().waiting:
-        await asyncio.sleep(0)
+        await anext(first)
     stats = own.stats()
     assert (stats.running, stats.waiting, stats.seats) == (1, {"plain": 1}, {"plain": "open"})
     assert stats.kv_rows_used == len(PROMPT) + 100

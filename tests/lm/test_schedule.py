@@ -1,4 +1,4 @@
-"""Who enters and what a step computes: fair between items, in order within one, and nobody for ever outside."""
+"""Who enters and what a step computes: fair between items, in order within one, nobody outside for ever."""
 
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ class Room:
         self.given = []
         self._rows = {}
 
-    def take(self, content, tokens, rows):
+    def take(self, _content, tokens, rows):
         """Take rows, if there are so many."""
         self.asked += 1
         if rows > self.free:
@@ -201,7 +201,7 @@ def test_rows_go_back_with_the_tokens_that_are_written():
 
 
 def test_a_prompt_is_cut_at_the_grid():
-    """In deterministic mode every chunk is a cell of the grid or ends the prompt, however much room there is."""
+    """In deterministic mode every chunk is a cell of the grid or ends the prompt, whatever the room."""
     plan = schedule()
     plan.add(ask("a", 3 * GRID + 5))
     plan.admit(0.0)

@@ -1,6 +1,5 @@
-"""Steps over a model that only takes time: when decode steps are run, who is told, and whose fault a fault is."""
+"""Steps over a model that only takes time: when decode steps are run, who is told, whose fault a fault is."""
 
-import asyncio
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +11,7 @@ from actors.lm.sample import Drawing
 from actors.lm.schedule import BESIDE_TOKENS, Schedule
 from actors.lm.sequence import Caller, Sequence
 from actors.lm.steps import SLICE, Steps
+from placement.errors import WorldError
 
 LAYERS = 10
 DECODE_S = 10.0
@@ -24,17 +24,17 @@ class Room:
     def __init__(self):
         self.held = {}
 
-    def take(self, content, tokens, rows):
+    def take(self, _content, _tokens, rows):
         """Take rows."""
         row = len(self.held)
         self.held[row] = rows
         return row, 0
 
-    def extend(self, row, tokens_written):
+    def extend(self, row, _written):
         """Rows of a sequence that still runs."""
         assert row in self.held
 
-    def give(self, row, tokens, computed_as_prompt):
+    def give(self, row, _tokens, _computed_as_prompt):
         """Give rows back."""
         del self.held[row]
 
@@ -143,7 +143,7 @@ def lab():
 
 
 def test_a_long_prompt_gives_way_between_its_layers(lab):
-    """While 1,500 tokens are read the others get a step per slice: no gap over 1.5 times a step and a layer."""
+    """While 1,500 tokens are read the others get a step per slice: no gap over 1.4 steps and a layer."""
     for index in range(4):
         lab.ask(f"talks{index}", answer=10_000)
     lab.turn()
@@ -175,7 +175,7 @@ def test_a_prompt_makes_progress_between_decode_steps(lab):
 
 
 def test_many_prompts_get_more_of_the_time(lab):
-    """With eight prompts to read a slice is eight times as long: they do not queue behind each other's steps."""
+    """With eight prompts to read a slice is eight times as long: they do not wait for each other's."""
     lab.ask("talks", answer=10_000)
     lab.turn()
     before = len(lab.model.decodes())
@@ -216,7 +216,7 @@ def test_a_cancelled_prompt_is_abandoned_at_the_next_layer(lab):
 
 
 def test_an_overdue_prompt_is_told_at_once_and_keeps_its_rows_while_they_are_written(lab):
-    """Beside another prompt the forward goes on; the late one hears LM003 between two layers, then is free."""
+    """Beside another prompt the forward goes on; the late one hears LM003 between two layers."""
     lab.ask("late", 64, 1, deadline_s=2.5)
     lab.ask("other", 64, 1)
     heard = []
@@ -302,7 +302,7 @@ def test_nothing_is_told_after_the_end(lab):
     """Whoever ended a request, later events of it are dropped: there is one end and nothing behind it."""
     lab.ask("one", answer=10)
     lab.turn()
-    lab.delivery.end_all(lambda: asyncio.TimeoutError())
+    lab.delivery.end_all(lambda: WorldError("LM021", "stuck"))
     told = len(lab.told["one"])
     lab.turn()
     assert len(lab.told["one"]) == told
