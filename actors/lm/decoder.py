@@ -162,9 +162,9 @@ class Decoder:
         return self._loop.alive
 
     @property
-    def hung(self) -> bool:
+    def stuck(self) -> bool:
         """Whether the decode thread hangs: all have been told, and only the end of this process helps."""
-        return self._loop.hung
+        return self._loop.stuck
 
     @property
     def stalled_s(self) -> float:

@@ -38,7 +38,7 @@ class Loop:
     def __init__(self, steps: Steps, delivery: Delivery, name: str, threads: int) -> None:
         self.name = name
         #: whether the watchdog ended it: its thread may still hang, and only the end of the process frees it
-        self.hung = False
+        self.stuck = False
         self._steps = steps
         self._delivery = delivery
         self._threads = threads
@@ -111,7 +111,7 @@ class Loop:
                 self._over = WorldError("LM007", f"the decoder of {self.name} was stopped")
             self._inbox.notify()
         self._watchdog.stop()
-        self._thread.join(1.0 if self.hung else None)
+        self._thread.join(1.0 if self.stuck else None)
 
     @torch.inference_mode()
     def _run(self) -> None:
@@ -203,7 +203,7 @@ class Loop:
         over: TierceError = WorldError("LM021", told, "its engine is started again")
         with self._inbox:
             over = self._over = self._over or over
-            self.hung = True
+            self.stuck = True
         self._tell_all(over)
 
 

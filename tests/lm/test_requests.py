@@ -434,7 +434,7 @@ async def test_a_decoder_that_hangs_tells_everybody_once(world, images):
     watchdog = decoder._loop._watchdog  # noqa: SLF001 -- its minute passes at once
     while decoder.alive:
         await asyncio.to_thread(watchdog.look, 2.0)
-    assert decoder.hung
+    assert decoder.stuck
     with pytest.raises(WorldError, match=r"not moved for .* s, in .*test_requests.py:\d+ hang") as ended:
         async for _ in running:
             pass
