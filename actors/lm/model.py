@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(slots=True)
 class Model:
-    """A loaded base. One thread may call `forward` and `probe`; `slots.fill` and `seat` may run beside them."""
+    """A loaded base. One thread may call `forward` and `probe`; `slots.fill`, `seat` may run beside them."""
 
     net: nn.Module
     device: torch.device
@@ -54,6 +54,15 @@ class Model:
     grain: int = 1
     interlude: Callable[[], None] | None = None
     deterministic: bool = False
+    #: what each decoder layer calls first; a function, so that a copied layer still calls this model's
+    hook: Callable[..., None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        def call(*_: object) -> None:
+            if self.interlude is not None:
+                self.interlude()
+
+        self.hook = call
 
     @classmethod
     def load(
@@ -126,7 +135,7 @@ class Model:
 
     def _forward(self, net: nn.Module, parts: Sequence[Part]) -> Tensor:
         singles = [index for index, part in enumerate(parts) if len(part.tokens) == 1]
-        order = [singles[place] for place in self.slots.order([parts[index].slot for index in singles])]
+        order = [singles[place] for place in self.slots.plan([parts[index].slot for index in singles]).order]
         rows_slots = [parts[index].slot for index in order]
         if len(order) < len(parts):
             order.extend(index for index, part in enumerate(parts) if len(part.tokens) > 1)
@@ -182,15 +191,11 @@ class Model:
             self.interlude = before
 
     def _hook_layers(self, net: nn.Module) -> None:
-        """Have each decoder layer of `net` call the interlude first."""
-
-        def call(*_: object) -> None:
-            if self.interlude is not None:
-                self.interlude()
-
+        """Have each decoder layer of `net` call the interlude first, once even if it is known already."""
         lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
         for layer in max(lists, key=len, default=()):
-            layer.register_forward_pre_hook(call)
+            if self.hook not in layer._forward_pre_hooks.values():  # noqa: SLF001 -- torch tells no other way
+                layer.register_forward_pre_hook(self.hook)
 
     def _run(
         self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]

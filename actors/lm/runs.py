@@ -72,9 +72,7 @@ class Run:
         factors = [scales[place] for scales in self.scales]
         shape = (patch.in_features, patch.rank, patch.out_features)
         if count == 1:
-            return Pair(
-                a[0], b[0], torch.tensor(factors[0]), None if g is None else g[0], shape, lone=True
-            )
+            return Pair(a[0], b[0], torch.tensor(factors[0]), None if g is None else g[0], shape, lone=True)
         scale = torch.tensor(factors[0])
         if len(set(factors)) > 1:
             scale = torch.tensor(factors, device=a.device).view(-1, 1, 1)
@@ -115,7 +113,7 @@ class Plan:
                     yield at, at + 1, alone
 
 
-def plan(
+def arrange(
     rows: Sequence[Run | None],
     run_of: Callable[[Layout, int, int, tuple[tuple[float, ...], ...]], Run],
     *,

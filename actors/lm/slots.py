@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
 from actors.lm.rowkernels import measure
-from actors.lm.runs import Plan, Run, plan
+from actors.lm.runs import Plan, Run, arrange
 from actors.lm.upload import Upload
 from placement.errors import WorldError
 
@@ -75,6 +75,8 @@ class SlotLinear(nn.Module):
         self.running = running
         self.name = name
         self.head = is_head(name)
+        #: in, out
+        self.shape = cast("tuple[int, int]", (linear.in_features, linear.out_features))
         # In a tuple, because reading a module's module or parameter takes longer than a small product.
         self._own: tuple[nn.Module, Tensor | None] = linear, getattr(linear, "bias", None)
 
@@ -123,9 +125,10 @@ class Slots:
         self.shadows: dict[int, nn.Module] = {}
         #: rows in a batch -> "mm" or "bmm", whichever was faster here
         self.chosen: dict[int, str] = {}
+        #: from how many rows on a run is multiplied as a batch
+        self.batched_from = 2
         self._running = running
         self._exact = exact
-        self._batched_from = 2
         #: what each slot holds, as a run of its own
         self._lone: list[Run | None] = [None] * (arena.shape[0] + 1)
         self._fitting: set[Layout] = set()
@@ -151,36 +154,35 @@ class Slots:
         """
         running = Running()
         found = dict(_linears(model))
-        shapes = {
-            name: (int(linear.out_features), int(linear.in_features))  # type: ignore[arg-type]
-            for name, linear in found.items()
-        }
         linears = {}
         for name, linear in found.items():
             parent, _, child = name.rpartition(".")
             linears[name] = SlotLinear(linear, running, name)
             setattr(model.get_submodule(parent), child, linears[name])
-        width = slot_nbytes(shapes, max_rank, dtype.itemsize) // dtype.itemsize
+        turned = {name: linear.shape[::-1] for name, linear in linears.items()}
+        width = slot_nbytes(turned, max_rank, dtype.itemsize) // dtype.itemsize
         arena = torch.empty((slots, width), dtype=dtype, device=device)
         installed = cls(arena, linears, running, max_rank=max_rank, exact=exact)
-        bodies = sorted({(into, out) for name, (out, into) in shapes.items() if not is_head(name)})
-        installed.chosen = measure(bodies[:: -(-len(bodies) // MEASURED) or 1], min(max_rank, 16), device, dtype)
+        bodies = sorted({linear.shape for linear in linears.values() if not linear.head})
+        installed.chosen = measure(
+            bodies[:: -(-len(bodies) // MEASURED) or 1], min(max_rank, 16), device, dtype
+        )
         batched = [count for count, name in installed.chosen.items() if name == "bmm" and count > 1]
-        installed._batched_from = min(batched, default=NEVER)
+        installed.batched_from = min(batched, default=NEVER)
         return installed
 
-    def order(self, slots: Sequence[int]) -> tuple[int, ...]:
-        """Return the order in which rows of these slots must stand at the head of a batch."""
-        return self._plan_of(slots).order
+    def plan(self, slots: Sequence[int]) -> Plan:
+        """Return the order in which rows of these slots must stand at the head of a batch, and their runs."""
+        return self._plan(tuple([self._lone[slot] for slot in slots]))
 
     @contextmanager
     def serving(self, rows: Sequence[int], chunks: Sequence[Chunk], heads: Sequence[Head]) -> Iterator[None]:
-        """Serve a forward: rows of slots `rows` in the order of `order`, then chunks; `heads` reach the head.
+        """Serve a forward: rows of slots `rows` in their plan's order, then chunks; `heads` reach the head.
 
         May be entered while another forward is served; that one goes on afterwards.
         """
         before, lone = self._running.now, self._lone
-        asked = self._plan_of(rows)
+        asked = self.plan(rows)
         through = tuple((c.start, c.stop, run) for c in chunks if (run := lone[c.slot]) is not None)
         out = tuple(
             (at, run, head.sliced) for at, head in enumerate(heads) if (run := lone[head.slot]) is not None
@@ -214,7 +216,7 @@ class Slots:
                 raise AdapterError(
                     "ADP020", f"the model has no Linear {patch.module}; it has {list(self.linears)[:5]}"
                 )
-            shape = (linear.linear.in_features, linear.linear.out_features)
+            shape = linear.shape
             if (patch.in_features, patch.out_features) != shape:
                 told = f"{patch.in_features} to {patch.out_features}, the model {shape[0]} to {shape[1]}"
                 raise AdapterError("ADP024", f"{patch.module}: the adapter maps {told}")
@@ -252,15 +254,10 @@ class Slots:
         self._lone[slot] = None
         self.shadows.pop(slot, None)
 
-    def _plan_of(self, slots: Sequence[int]) -> Plan:
-        return self._plan(tuple([self._lone[slot] for slot in slots]))
-
     def _make_plan(self, rows: tuple[Run | None, ...]) -> Plan:
-        return plan(rows, self._run, batched_from=self._batched_from, exact=self._exact)
+        return arrange(rows, self._run, batched_from=self.batched_from, exact=self._exact)
 
-    def _make_run(
-        self, layout: Layout, first: int, step: int, scales: tuple[tuple[float, ...], ...]
-    ) -> Run:
+    def _make_run(self, layout: Layout, first: int, step: int, scales: tuple[tuple[float, ...], ...]) -> Run:
         return Run(self.arena, layout, first, step, scales)
 
 

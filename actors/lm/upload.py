@@ -19,9 +19,9 @@ class Upload:
     """
 
     def __init__(self, device: torch.device, piece_nbytes: int) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._buffers = [
-            (torch.empty(piece_nbytes, dtype=torch.uint8, pin_memory=True), torch.cuda.Event())
+            (torch.empty(piece_nbytes, dtype=torch.uint8, pin_memory=True), torch.cuda.Event())  # type: ignore[no-untyped-call]
             for _ in range(2)
         ]
 

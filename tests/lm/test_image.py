@@ -65,7 +65,7 @@ def test_a_bfloat16_image_holds_the_rounded_values_in_half_the_bytes(adapter):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_vector_of_a_dora_module_is_float32_in_every_slot(adapter, dtype):
-    """g follows B at a cache line; only modules that have one make room for it."""
+    """The vector follows B at a cache line; only modules that have one make room for it."""
     g = np.random.default_rng(3).normal(1, 0.1, adapter.targets[1].out_features).astype(np.float32)
     targets = (adapter.targets[0], replace(adapter.targets[1], dora=g), *adapter.targets[2:])
     image = read_image(build_image(replace(adapter, targets=targets), dtype))
@@ -119,7 +119,18 @@ def test_a_cut_shadow_image_is_refused(adapter):
         lambda image: np.frombuffer(image.tobytes().replace(b", 0, false]", b", 8, false]"), np.uint8),
         lambda image: np.frombuffer(image.tobytes().replace(b'"float32"', b'"float16"'), np.uint8),
     ],
-    ids=["cut", "stump", "empty", "longer", "foreign", "no layout", "odd layout", "format", "offset", "dtype"],
+    ids=[
+        "cut",
+        "stump",
+        "empty",
+        "longer",
+        "foreign",
+        "no layout",
+        "odd layout",
+        "format",
+        "offset",
+        "dtype",
+    ],
 )
 def test_what_is_not_a_whole_image_is_refused(adapter, broken):
     """A damaged or foreign buffer gives LM004, whatever is wrong with it."""
