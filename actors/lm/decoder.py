@@ -14,7 +14,7 @@ import torch
 from actors.lm.base import base_shape
 from actors.lm.chat import eos_ids, load_tokenizer
 from actors.lm.header import AdapterError
-from actors.lm.image import read_image
+from actors.lm.image import FORMAT, read_image
 from actors.lm.model import Model, prove
 from actors.lm.request import Attached, Delta, Request, Sampling, SlotUse, Stats
 from actors.lm.sample import dice
@@ -60,6 +60,8 @@ class Decoder:
         self._tokenizer = tokenizer
         self._threads = threads
         self._seats = Seats(model.slots.arena.shape[0], time.monotonic)
+        #: whether the decode thread hangs in a step for good: only the end of the process frees it
+        self.stuck = False
         self._steps: Steps
         self._attaching = threading.Lock()
         #: what was attached and proven before: it is not probed again
@@ -110,12 +112,13 @@ class Decoder:
         decoder._base_probe = decoder._between_steps(lambda: model.probe(0))
         return decoder
 
-    def attach(self, item: str, image: NDArray[np.uint8]) -> Attached:
+    def attach(self, item: str, image: NDArray[np.uint8], *, proven: bool = False) -> Attached:
         """Bring `image` into a free slot and let requests in; an attached item is only opened again.
 
-        The copy runs beside decoding, the proof that the adapter has an effect (once per item) between two
-        steps. Raises WorldError LM001 without a free slot and LM004 for a damaged image; AdapterError for one
-        of another base (ADP017, ADP020, ADP024, ADP032), with NaN (ADP013) or without effect (ADP037).
+        The copy runs beside decoding, the proof that the adapter has an effect (once per item, and never for
+        one that was `proven` in an engine of the same `key`) between two steps. Raises WorldError LM001
+        without a free slot and LM004 for a damaged image; AdapterError for one of another base (ADP017,
+        ADP020, ADP024, ADP032), with NaN (ADP013) or without effect (ADP037).
         Nothing stays attached then.
         """
         began_s = time.perf_counter()
@@ -132,7 +135,7 @@ class Decoder:
             slot = self._seats.reserve(item)
             try:
                 self._model.slots.fill(slot, content)
-                if (item, content.digest) not in self._proven:
+                if not proven and (item, content.digest) not in self._proven:
                     through = self._between_steps(lambda: self._model.probe(slot))
                     prove(self._base_probe, through, item)
                     self._proven.add((item, content.digest))
@@ -142,6 +145,11 @@ class Decoder:
                 raise
             self._seats.open(item)
             return Attached(slot, content.slot.nbytes, time.perf_counter() - began_s)
+
+    @property
+    def key(self) -> str:
+        """What a proof of effect is good for: any engine that computes as this one does."""
+        return f"{FORMAT} {self._shape.fingerprint} {self.device.type} {self._base_probe.dtype}"
 
     @property
     def alive(self) -> bool:

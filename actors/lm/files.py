@@ -41,8 +41,8 @@ class ImageFiles:
     digest) last, so a crash at any point leaves either the whole item or leftovers that the next open
     removes. Bytes are hashed when they come and by scrubbing; else a file is taken for the one that was
     hashed as long as its time, size and inode say so. Beside the images lie sources, which count in the
-    budget: kept ones (of items whose directory was in memory), and those that are being fetched, with what has
-    come of them.
+    budget: kept ones (of items whose directory was in memory), and those that are being fetched, with what
+    has come of them.
     """
 
     def __init__(self, root: str | Path, budget: int | None = None) -> None:
