@@ -10,7 +10,8 @@ from actors.lm.base import base_shape
 from actors.lm.chat import eos_ids, load_tokenizer
 from actors.lm.delivery import Delivery
 from actors.lm.header import AdapterError
-from actors.lm.image import read_image
+from actors.lm.image import FORMAT, Image, read_image
+from actors.lm.loader import Loader, Pace
 from actors.lm.loop import Loop
 from actors.lm.model import Model, prove
 from actors.lm.prefix import Prefixes
@@ -33,10 +34,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from actors.lm.base import BaseShape
-    from actors.lm.image import Image
-
-#: Changes when a proof that was made before would not hold any more.
-ENGINE = "tierce/2"
+    from actors.lm.image import ShadowImage
 
 __all__ = ["Attached", "Decoder", "Delta", "Request", "Sampling", "SlotUse", "Stats"]
 
@@ -67,6 +65,7 @@ class Decoder:
         self._prefixes: Prefixes
         self._steps: Steps
         self._loop: Loop
+        self._loader = Loader(lambda: self._delivery.waiting > 0)
         #: what was attached and proven before, item and content: it is not probed again
         self._proven: set[tuple[str, str]] = set()
         self._base_probe: torch.Tensor
@@ -132,29 +131,38 @@ class Decoder:
             content = read_image(image)
             if content.base != self._shape.fingerprint:
                 raise AdapterError("ADP024", f"{item} was prepared for another base than {self._shape.name}")
-            self._model.slots.check(content)
+            if isinstance(content, Image):
+                self._model.slots.check(content)
             slot = self._seats.reserve(item)
             try:
-                copied_s = time.perf_counter()
-                self._model.slots.fill(slot, content)
-                copy_s = time.perf_counter() - copied_s
+                copy_s, nbytes = self._loader.load(lambda pace: self._bring(slot, content, pace)).result()
                 if not proven and (item, content.digest) not in self._proven:
                     prove(self._base_probe, self._loop.call(lambda: self._model.probe(slot)), item)
                 self._loop.check()
             except BaseException:
                 self._model.slots.empty(slot)
                 self._seats.leave(item)
+                self._loop.check()
                 raise
             self._proven.add((item, content.digest))
-            self._seats.open(item, content.digest, _kind(content))
-            return Attached(slot, content.slot.nbytes, time.perf_counter() - began_s, copy_s, _kind(content))
+            kind = self._model.slots.kind(slot) or "slot"
+            self._seats.open(item, content.digest, kind)
+            return Attached(slot, nbytes, time.perf_counter() - began_s, copy_s, kind)
+
+    def _bring(self, slot: int, content: Image | ShadowImage, pace: Pace) -> tuple[float, int]:
+        """Bring an image into a slot that no request names; return the seconds and bytes that it took."""
+        began_s = time.perf_counter()
+        if not isinstance(content, Image):
+            raise AdapterError("ADP023", f"an adapter with {content.why} cannot be served by this engine")
+        self._model.slots.fill(slot, content, pace)
+        return time.perf_counter() - began_s, content.slot.nbytes
 
     @property
     def key(self) -> str:
         """What a proof of effect holds for: under the same key it need not be made again."""
         arena = str(self._model.slots.arena.dtype).removeprefix("torch.")
         dtype = str(self._model.dtype).removeprefix("torch.")
-        return f"{ENGINE} {self.device.type} {dtype} {arena} {self._shape.fingerprint}"
+        return f"{FORMAT} {self.device.type} {dtype} {arena} {self._shape.fingerprint}"
 
     @property
     def alive(self) -> bool:
@@ -243,6 +251,7 @@ class Decoder:
 
     def stop(self) -> None:
         """End the decode thread after its step. Requests in flight and later calls get WorldError LM007."""
+        self._loader.close()
         self._loop.stop()
 
     def _accept(self, request: Request) -> Caller:
@@ -285,8 +294,3 @@ class Decoder:
     def _ended(self, caller: Caller) -> None:
         if caller.request.item is not None:
             self._seats.release(caller.request.item)
-
-
-def _kind(content: Image) -> str:
-    """Return how an image is served."""
-    return "slot" if hasattr(content, "layout") else "shadow"
