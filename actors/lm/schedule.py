@@ -59,6 +59,8 @@ class Schedule:
         self._waiting: dict[str, deque[Sequence]] = {}
         #: tokens that each item has had, reservations of those that run included
         self._had: dict[str, int] = {}
+        #: whether the next forward of less than two cells is for the prompt that came first
+        self._odd = False
         #: nobody found room, and nothing has changed since
         self._full = False
 
@@ -109,17 +111,20 @@ class Schedule:
         """Return those whose prompt is not read yet and who have not ended, the oldest first."""
         return [sequence for sequence in self.running if not sequence.out and not sequence.over]
 
-    def pieces(self) -> list[Piece]:
-        """Return what the next prompt forward computes.
+    def pieces(self, beside: int = BESIDE_TOKENS) -> list[Piece]:
+        """Return what the next prompt forward computes; it has up to `beside` tokens while somebody answers.
 
-        Half of its tokens go to the prompt that came first, so that each is read in time; the rest to those
-        with the least left to read, so that a short one does not wait for a long one.
+        Half of them go to the prompt that came first, so that each is read in time (or all of them in every
+        second forward, when half is less than a cell); the rest to those with the least left to read, so that
+        a short one does not wait for a long one.
         """
         reading = self.reading()
         if not reading:
             return []
-        room = BESIDE_TOKENS if len(reading) < sum(not one.over for one in self.running) else ALONE_TOKENS
-        shares = {reading[0]: min(reading[0].unread, room if len(reading) == 1 else room // 2)}
+        room = beside if len(reading) < sum(not one.over for one in self.running) else ALONE_TOKENS
+        self._odd = not self._odd
+        half = room // 2 if room >= 2 * GRID else room * self._odd
+        shares = {reading[0]: min(reading[0].unread, room if len(reading) == 1 else half)}
         room -= shares[reading[0]]
         for sequence in sorted(reading, key=lambda one: one.unread):
             more = min(room, sequence.unread - shares.get(sequence, 0))

@@ -10,7 +10,7 @@ from actors.lm.model import Part
 from actors.lm.pulse import Pulse
 from actors.lm.request import Delta
 from actors.lm.sample import choose
-from actors.lm.schedule import Piece
+from actors.lm.schedule import BESIDE_TOKENS, GRID, Piece
 from placement.errors import TierceError, WorldError
 
 if TYPE_CHECKING:
@@ -62,8 +62,14 @@ class Steps:
         self._events: list[Event] = []
         #: those in the prompt forward that is under way: their rows stay until it has returned
         self._being_read: list[Sequence] = []
-        #: when the next decode step is due while prompts are read
+        #: when the next decode step is due while prompts are read, and how long they may be read until then
         self._due_s = 0.0
+        self._slice_s = 0.0
+        #: when the running layer of a prompt began, and what a layer took per token of the forward
+        self._layer_at_s: float | None = None
+        self._layer_s_per_token = 0.0
+        #: whether a layer of a prompt has been run since the last decode step
+        self._has_read = False
         self._in_interlude = False
         #: what ended the decoder in an interlude: no adapter of the forward around it is to blame
         self._fatal: BaseException | None = None
@@ -95,7 +101,8 @@ class Steps:
         reading = self.schedule.reading()
         if self.schedule.answering() and (not reading or self._clock() >= self._due_s):
             self._decode()
-        pieces = self.schedule.pieces()
+        fits = self._layer_s_per_token * BESIDE_TOKENS <= self._slice_s
+        pieces = self.schedule.pieces(BESIDE_TOKENS if fits else GRID)
         if pieces:
             self._read(pieces, serve)
 
@@ -117,29 +124,39 @@ class Steps:
         self._compute(pieces, None)
         took_s = self._clock() - began_s
         self.pulse.add(took_s, self.tokens - before, decode=True)
-        self._due_s = self._clock() + SLICE * took_s * max(1, len(self.schedule.reading()))
         self.flush()
+        self._slice_s = SLICE * took_s * max(1, len(self.schedule.reading()))
+        self._due_s = self._clock() + self._slice_s
+        self._has_read = False
 
     def _read(self, pieces: list[Piece], serve: Callable[[], bool]) -> None:
         self._being_read = [*dict.fromkeys(piece.sequence for piece in pieces)]
         began_s = self._clock()
         before = self.tokens
         try:
-            self._compute(pieces, lambda: self._interlude(serve))
+            tokens = sum(piece.count for piece in pieces)
+            self._compute(pieces, lambda: self._interlude(serve, tokens))
         finally:
+            self._layer_at_s, self._has_read = None, True
             read, self._being_read = self._being_read, []
             for sequence in read:
                 if sequence.over:
                     self._free(sequence)
         self.pulse.add(self._clock() - began_s, self.tokens - before, decode=False)
 
-    def _interlude(self, serve: Callable[[], bool]) -> None:
-        """Do between two layers of a prompt forward what cannot wait for its end."""
+    def _interlude(self, serve: Callable[[], bool], tokens: int) -> None:
+        """Do between two layers of a prompt forward of so many tokens what cannot wait for its end.
+
+        A decode step is run when the next layer would end after it is due, but not before one layer has.
+        """
         if self._in_interlude:
             return  # a forward that is itself part of an interlude
         self._in_interlude = True
         self.pulse.moves += 1
         try:
+            if self._layer_at_s is not None:
+                self._layer_s_per_token = (self._clock() - self._layer_at_s) / tokens
+                self._has_read = True
             if not serve():
                 raise Abandoned
             now_s = self._clock()
@@ -147,8 +164,10 @@ class Steps:
             self.flush()
             if all(sequence.over for sequence in self._being_read):
                 raise Abandoned
-            if now_s >= self._due_s and self.schedule.answering():
+            next_s = tokens * self._layer_s_per_token if self._has_read else 0.0
+            if now_s + next_s > self._due_s and self.schedule.answering():
                 self._decode()
+            self._layer_at_s = self._clock()
         except Exception as error:
             self._fatal = error
             raise

@@ -273,3 +273,19 @@ def test_a_forward_has_so_many_chunks_and_no_more():
         plan.add(ask(f"{index}", 3))
     plan.admit(0.0)
     assert len(plan.pieces()) == MAX_CHUNKS
+
+
+def test_forwards_of_one_cell_alternate():
+    """With room for a single cell every second forward is for the prompt that came first: none waits long."""
+    plan = schedule(rows=10_000)
+    for name, prompt in (("talks", 1), ("long", 640), ("short", 100)):
+        plan.add(ask(name, prompt))
+    plan.admit(0.0)
+    read(plan.running[0])
+    seen = []
+    for _ in range(4):
+        (piece,) = plan.pieces(GRID)
+        piece.sequence.written = piece.first + piece.count
+        piece.sequence.out += [7] * (not piece.sequence.unread)
+        seen.append(piece.sequence.caller.item)
+    assert seen == ["long", "short", "long", "short"]

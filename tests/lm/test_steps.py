@@ -1,5 +1,6 @@
 """Steps over a model that only takes time: when decode steps are run, who is told, whose fault a fault is."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from placement.errors import WorldError
 LAYERS = 10
 DECODE_S = 10.0
 LAYER_S = 1.0
+BIG_LAYER_S = 6.0
 
 
 class Room:
@@ -49,6 +51,8 @@ class Slow:
         #: slots whose forward raises
         self.broken = set()
         self.between = lambda: None
+        #: of BESIDE_TOKENS; one of fewer takes so much less
+        self.layer_s = LAYER_S
 
     def clock(self):
         """Tell the time."""
@@ -62,7 +66,7 @@ class Slow:
             for _ in range(LAYERS):
                 self.between()
                 interlude()
-                self.now_s += LAYER_S
+                self.now_s += self.layer_s * min(1, sum(len(part.tokens) for part in parts) / BESIDE_TOKENS)
         if self.broken & {part.slot for part in parts}:
             raise RuntimeError("out of luck")
         self.done.append((interlude is None, self.now_s, [(part.first, len(part.tokens)) for part in parts]))
@@ -142,25 +146,35 @@ def lab():
     return Lab()
 
 
-def test_a_long_prompt_gives_way_between_its_layers(lab):
-    """While 1,500 tokens are read the others get a step per slice: no gap over 1.4 steps and a layer."""
+def gaps_while_reading(lab, prompt):
+    """Let four answer while a prompt is read; how long each of their steps came after the one before."""
     for index in range(4):
         lab.ask(f"talks{index}", answer=10_000)
     lab.turn()
     lab.turn()
     began_s, before = lab.model.now_s, len(lab.model.decodes())
-    long = lab.ask("long", 1500, 1)
-    while not lab.steps.schedule.answering() or long.answers[0].unread:
+    lab.ask("long", prompt, 1)
+    while not lab.told["long"]:
         lab.turn()
-    steps = lab.model.decodes()[before:]
+    steps = [began_s, *lab.model.decodes()[before:]]
+    assert min(len(lab.told[f"talks{index}"]) for index in range(4)) >= len(steps)
+    return [later - sooner for sooner, later in pairwise(steps)]
+
+
+def test_a_long_prompt_gives_way_between_its_layers(lab):
+    """While 1,500 tokens are read the others get a step per slice, and no gap is over 1.4 steps."""
+    gaps = gaps_while_reading(lab, 1500)
     forwards = [parts for decode, _, parts in lab.model.done if not decode][1:]
     assert len(forwards) == -(-1500 // BESIDE_TOKENS)
-    reading_s = len(forwards) * LAYERS * LAYER_S
-    assert len(steps) >= int(reading_s / (SLICE * DECODE_S + LAYER_S))
-    gaps = [later - sooner for sooner, later in zip([began_s, *steps], steps, strict=False)]
-    assert max(gaps) <= DECODE_S + SLICE * DECODE_S + LAYER_S
-    for index in range(4):
-        assert len(lab.told[f"talks{index}"]) > len(steps)
+    assert len(gaps) >= int(1500 / BESIDE_TOKENS * LAYERS * LAYER_S / (SLICE * DECODE_S))
+    assert max(gaps) <= DECODE_S + SLICE * DECODE_S
+
+
+def test_a_model_of_slow_layers_reads_less_at_a_time(lab):
+    """Where a layer of a whole forward takes longer than a slice, forwards are of one cell."""
+    lab.model.layer_s = BIG_LAYER_S
+    gaps = gaps_while_reading(lab, 1500)
+    assert max(gaps[2:]) <= DECODE_S + SLICE * DECODE_S
 
 
 def test_a_prompt_makes_progress_between_decode_steps(lab):
