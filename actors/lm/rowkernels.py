@@ -37,12 +37,8 @@ class Pair:
     scale: Tensor  # [], or [n, 1, 1] where the slots of a run differ
     g: Tensor | None  # [1, out], of n slots [n, 1, out]; only for DoRA
     shape: tuple[int, int, int]  # in, rank, out
-    lone: bool
-
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        if self.a.dtype == torch.float32:
-            return self.a, self.b
-        return self.a.float().mT, self.b.float().mT
+    lone: bool  # of one slot
+    wide: bool  # fp32
 
     def add(self, y: Tensor, x: Tensor, bias: Tensor | None, *, sliced: bool = False) -> None:
         """Add to y [m, out] what x [m, in] gives, in PEFT's order of operations; [n, 1, …] for n slots.
@@ -50,8 +46,9 @@ class Pair:
         `sliced`: PEFT takes the head's last position out of a prompt by a slice that torch does not fold, so
         it multiplies A by bmm. That is mm to the bit but for the tiniest of matrices.
         """
-        a, b = self.matrices()
-        x = x if x.dtype == torch.float32 else x.float()
+        a, b = (self.a, self.b) if self.wide else (self.a.float().mT, self.b.float().mT)
+        if not (plain := x.dtype == torch.float32):
+            x = x.float()
         if sliced:
             delta = torch.mm(torch.bmm(x[None], a[None])[0], b)
         elif self.lone:
@@ -63,7 +60,10 @@ class Pair:
         else:
             base = y if bias is None else y - bias
             delta = (self.g - 1) * base + self.g * delta * self.scale
-        y.add_(delta) if y.dtype == torch.float32 else y.copy_(y + delta)
+        if plain:
+            y.add_(delta)
+        else:
+            y.copy_(y + delta)
 
 
 def same_bits(shape: tuple[int, int, int], device: torch.device) -> bool:
@@ -121,5 +121,7 @@ def measure(
 
 
 def _pair(a: Tensor, b: Tensor) -> Pair:
-    shape, narrow = (a.shape[-1], a.shape[-2], b.shape[-2]), a.dtype != torch.float32
-    return Pair(a if narrow else a.mT, b if narrow else b.mT, torch.tensor(1.0), None, shape, a.dim() == 2)
+    shape, wide = (a.shape[-1], a.shape[-2], b.shape[-2]), a.dtype == torch.float32
+    if wide:
+        a, b = a.mT, b.mT
+    return Pair(a, b, torch.tensor(1.0), None, shape, lone=a.dim() == 2, wide=wide)

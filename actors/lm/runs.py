@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from actors.lm.image import Layout
+    from actors.lm.image import Layout, Patch
 
 #: Rows or tokens [start, stop) of a batch and what is added to them.
 Piece: TypeAlias = tuple[int, int, Pair]
@@ -59,24 +59,24 @@ class Run:
             self._arena.as_strided((count, *shape), (*strides, shape[1], 1), begin + offset)
             for offset, shape in shapes.items()
         )
-        if self.layout.dtype == "float32":
+        wide = self.layout.dtype == "float32"
+        if wide:
             a, b = a.mT, b.mT
-        g = None
-        if patch.dora:
-            floats = self._arena.view(torch.float32)
-            width = floats.shape[1]
-            start = (self.first - 1) * width + patch.g_offset * patch.itemsize // 4
-            g = floats.as_strided(
-                (count, 1, patch.out_features), (self.step * width, patch.out_features, 1), start
-            )
+        g = self._vector(patch) if patch.dora else None
         factors = [scales[place] for scales in self.scales]
-        shape = (patch.in_features, patch.rank, patch.out_features)
-        if count == 1:
-            return Pair(a[0], b[0], torch.tensor(factors[0]), None if g is None else g[0], shape, lone=True)
         scale = torch.tensor(factors[0])
         if len(set(factors)) > 1:
             scale = torch.tensor(factors, device=a.device).view(-1, 1, 1)
-        return Pair(a, b, scale, g, shape, lone=False)
+        shape = (patch.in_features, patch.rank, patch.out_features)
+        if count == 1:
+            return Pair(a[0], b[0], scale, None if g is None else g[0], shape, lone=True, wide=wide)
+        return Pair(a, b, scale, g, shape, lone=False, wide=wide)
+
+    def _vector(self, patch: Patch) -> Tensor:  # [n, 1, out], fp32 in every slot
+        floats = self._arena.view(torch.float32)
+        width, out = floats.shape[1], patch.out_features
+        begin = (self.first - 1) * width + patch.g_offset * patch.itemsize // 4
+        return floats.as_strided((len(self.scales), 1, out), (self.step * width, out, 1), begin)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
@@ -77,28 +77,32 @@ class SlotLinear(nn.Module):
         self.head = is_head(name)
         #: in, out
         self.shape = cast("tuple[int, int]", (linear.in_features, linear.out_features))
-        # In a tuple, because reading a module's module or parameter takes longer than a small product.
-        self._own: tuple[nn.Module, Tensor | None] = linear, getattr(linear, "bias", None)
+        # Called as it is: a module's __call__ and the reading of its weight take longer than a small product.
+        self._base: Callable[[Tensor], Tensor] = linear.forward
+        bias: Tensor | None = getattr(linear, "bias", None)
+        if type(linear) is nn.Linear:
+            self._base = partial(nn.functional.linear, weight=linear.weight, bias=bias)
+        self._bias = (bias,)
 
     def forward(self, x: Tensor) -> Tensor:  # [1, N, in] -> [1, N, out]
-        linear, bias = self._own
-        y: Tensor = linear(x)
+        y = self._base(x)
         serving = self.running.now
         if serving is None:
             return y
+        (bias,) = self._bias
         if self.head:
             self._add_to_head(y, x, serving, bias)
             return y
+        into, out = self.shape
         for start, stop, pair in serving.plan.pieces(self.name):
             if pair.lone:
-                pair.add(y[0, start:stop], x[0, start:stop], bias)
+                pair.add(y.view(-1, out)[start:stop], x.view(-1, into)[start:stop], bias)
             else:
-                out, rows = y.view(-1, 1, y.shape[-1]), x.view(-1, 1, x.shape[-1])
-                pair.add(out[start:stop], rows[start:stop], bias)
+                pair.add(y.view(-1, 1, out)[start:stop], x.view(-1, 1, into)[start:stop], bias)
         for start, stop, run in serving.chunks:
             found = run.pair(self.name)
             if found is not None:
-                found.add(y[0, start:stop], x[0, start:stop], bias)
+                found.add(y.view(-1, out)[start:stop], x.view(-1, into)[start:stop], bias)
         return y
 
     def _add_to_head(self, y: Tensor, x: Tensor, serving: Serving, bias: Tensor | None) -> None:
