@@ -6,6 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+import torch
+
 from actors.lm.base import base_shape
 from actors.lm.chat import eos_ids, load_tokenizer
 from actors.lm.delivery import Delivery
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import numpy as np
-    import torch
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
@@ -231,7 +232,7 @@ class Decoder:
             prefix_tokens=prefixes.hit_tokens,
             slots=self._seats.slots,
             seats=self._seats.states(),
-            kernels=dict(getattr(self._model, "kernels", {})),
+            kernels=dict(self._model.kernels),
         )
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:

@@ -72,7 +72,6 @@ class Sampling:
 
     def _ends(self) -> tuple[tuple[bool, str, str], ...]:
         """Return the same of each setting that ends an answer."""
-        tokens = self.stop_tokens
         return (
             (_whole(self.max_tokens, 1), "max_tokens", "an integer, 1 or more"),
             (
@@ -81,13 +80,11 @@ class Sampling:
                 f"a tuple of up to {MAX_STOPS} texts, none empty",
             ),
             (
-                isinstance(tokens, tuple)
-                and len(tokens) <= MAX_STOP_TOKENS
-                and all(_whole(token, 0) for token in tokens),
+                _token_ids(self.stop_tokens) and len(self.stop_tokens) <= MAX_STOP_TOKENS,
                 "stop_tokens",
                 f"a tuple of up to {MAX_STOP_TOKENS} token ids",
             ),
-            (isinstance(self.ignore_eos, bool), "ignore_eos", "true or false"),
+            (type(self.ignore_eos) is bool, "ignore_eos", "true or false"),
         )
 
 
@@ -179,3 +176,7 @@ def _whole(value: object, least: int, most: int | None = None) -> bool:
 
 def _texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(text, str) and text for text in value)
+
+
+def _token_ids(value: object) -> bool:
+    return isinstance(value, tuple) and all(_whole(token, 0) for token in value)

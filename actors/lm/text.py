@@ -69,8 +69,7 @@ class Text:
         text = self._decode()
         if not text.startswith(self._shown):
             text = self._rest()
-        rest = self._release(text[len(self._shown) :])
-        return rest if self._cut else rest + self._held
+        return self._release(text[len(self._shown) :]) + self._held
 
     def _decode(self) -> str:
         return str(self._tokenizer.decode(self._window, skip_special_tokens=True))
@@ -85,9 +84,9 @@ class Text:
         found = [at for at in (self._held.find(stop) for stop in self._stops) if at >= 0]
         if found:
             self.stopped = self._cut = True
-            safe = min(found)
-        else:
-            safe = len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0)
+            out, self._held = self._held[: min(found)], ""
+            return out
+        safe = len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0)
         out, self._held = self._held[:safe], self._held[safe:]
         return out
 

@@ -486,7 +486,7 @@ async def test_stats_tell_what_goes_on(own):
 
 async def test_a_request_that_cannot_begin_holds_no_lease(plain, monkeypatch):
     """If the dice of a request cannot be made, its slot is as free as before."""
-    monkeypatch.setattr("actors.lm.sample.dice", broken)
+    monkeypatch.setattr("actors.lm.decoder.Drawing.of", broken)
     with pytest.raises(RuntimeError):
         await heard(plain, ask())
     assert plain.attached()["plain"].leases == 0
