@@ -87,8 +87,8 @@ class Model:
         and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
         "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
         of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
-        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32, or
-        bfloat16: half the room, adapters rounded.
+        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32,
+        or bfloat16: half the room, adapters rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
         whole or needs what is not built, LM020 if `deterministic` cannot be kept here.

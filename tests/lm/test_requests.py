@@ -532,3 +532,58 @@ def test_attaching_from_many_threads_at_once_is_one_activation(decoder, images):
     assert {attached.slot for attached in done} == {done[0].slot}
     assert sorted(attached.nbytes > 0 for attached in done) == [False] * 7 + [True]
     assert decoder.attached()["plain@many"].activations == 1
+
+
+async def test_a_proof_does_not_wait_for_a_prompt(plain, images):
+    """An adapter that comes while a prompt is read is proven between two layers of it, not after it."""
+    model = plain._model  # noqa: SLF001 -- to stand between two layers
+    there, go_on, proven = threading.Event(), threading.Event(), []
+    forward = model.forward
+
+    def held(parts, *, interlude=None):
+        def between():
+            there.set()
+            go_on.wait()
+            interlude()
+            proven.append(not plain._loop._calls)  # noqa: SLF001
+
+        return forward(parts, interlude=between if interlude else None)
+
+    plain._steps._model = SimpleNamespace(forward=held, probe=model.probe)  # noqa: SLF001
+    try:
+        answer = asyncio.create_task(heard(plain, ask(count=2, tokens=[7] * 200)))
+        await asyncio.to_thread(there.wait)
+        coming = asyncio.create_task(asyncio.to_thread(plain.attach, "rslora", images["rslora"]))
+        while not plain._loop._calls:  # noqa: ASYNC110, SLF001 -- its copy is done, its proof is asked for
+            await asyncio.sleep(0)
+        go_on.set()
+        await coming
+        assert len(await answer) == 2
+    finally:
+        go_on.set()
+        plain._steps._model = model  # noqa: SLF001
+    assert proven[0]
+    assert plain.stats().seats["rslora"] == "open"
+
+
+def test_an_item_does_not_wait_for_the_copy_of_another(decoder, images, monkeypatch):
+    """While one adapter is being copied another that is there is opened, and a third is detached."""
+    decoder.attach("plain", images["plain"])
+    decoder.attach("rslora", images["rslora"])
+    slots = decoder._model.slots  # noqa: SLF001 -- to hold a copy in its middle
+    there, go_on, fill = threading.Event(), threading.Event(), slots.fill
+
+    def held(*arguments):
+        there.set()
+        go_on.wait()
+        fill(*arguments)
+
+    monkeypatch.setattr(slots, "fill", held)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(decoder.attach, "subset", images["subset"])
+        there.wait()
+        assert decoder.attach("plain", images["plain"]).nbytes == 0
+        decoder.detach("rslora")
+        assert decoder.stats().seats == {"plain": "open", "subset": "filling"}
+        go_on.set()
+        assert coming.result().nbytes > 0
