@@ -118,10 +118,10 @@ class Schedule:
         second forward, when half is less than a cell); the rest to those with the least left to read, so that
         a short one does not wait for a long one.
         """
-        reading = self.reading()
+        reading = [sequence for sequence in self.reading() if not self._follows(sequence)]
         if not reading:
             return []
-        room = beside if len(reading) < sum(not one.over for one in self.running) else ALONE_TOKENS
+        room = beside if self.answering() else ALONE_TOKENS
         self._odd = not self._odd
         half = room // 2 if room >= 2 * GRID else room * self._odd
         shares = {reading[0]: min(reading[0].unread, room if len(reading) == 1 else half)}
@@ -134,6 +134,35 @@ class Schedule:
         return [piece for sequence, share in shares.items() for piece in self._cut(sequence, share)][
             :MAX_CHUNKS
         ]
+
+    def _follows(self, sequence: Sequence) -> bool:
+        """Copy what the leader of a sequence has read; tell whether it has more to read for both."""
+        leader = sequence.leader
+        if leader is None or sequence.row is None:
+            return False
+        if leader.written > sequence.written:
+            sequence.written = self.prefixes.catch_up(sequence.row)
+        if leader.over:
+            self._find_leader(sequence)
+            return sequence.leader is not None
+        if leader.written < sequence.shared:
+            return True
+        sequence.leader = None
+        return False
+
+    def _find_leader(self, sequence: Sequence) -> None:
+        """Note who reads a beginning that a sequence shares, if it is long enough to wait for."""
+        content, begin, most = sequence.caller.content, sequence.prompt[:GRID], len(sequence.prompt) - 1
+        sequence.leader, sequence.shared = None, 0
+        for other in self.reading():
+            if other is sequence:
+                return
+            if other.caller.content != content or other.prompt[:GRID] != begin:
+                continue
+            shared = min(common(other.prompt, sequence.prompt), most)
+            shared -= shared % GRID if self._deterministic else 0
+            if shared - sequence.written >= GRID and shared > sequence.shared:
+                sequence.leader, sequence.shared = other, shared
 
     def _cut(self, sequence: Sequence, share: int) -> Iterator[Piece]:
         if not self._deterministic:
@@ -184,9 +213,18 @@ class Schedule:
         queue.popleft()
         if not queue:
             del self._waiting[caller.item]
+        self._find_leader(sequence)
         self.running.append(sequence)
         self._had[caller.item] += sequence.rows
         return True
+
+
+def common(first: list[int], second: list[int]) -> int:
+    """Return how many leading tokens two lists share."""
+    return next(
+        (place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other),
+        min(len(first), len(second)),
+    )
 
 
 def _since(head: Sequence) -> float:

@@ -64,6 +64,9 @@ class Sequence:
     head_s: float | None = None
     #: first of its KV rows, None while it waits for them
     row: int | None = None
+    #: one that entered before and reads what this one begins with, and how many tokens of that are shared
+    leader: Sequence | None = None
+    shared: int = 0
     #: tokens whose keys and values are written
     written: int = 0
     out: list[int] = field(default_factory=list)

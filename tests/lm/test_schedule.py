@@ -15,6 +15,7 @@ class Room:
     def __init__(self, rows, known=0):
         self.free = rows
         self.known = known
+        self.caught = 0
         self.asked = 0
         self.given = []
         self._rows = {}
@@ -28,6 +29,10 @@ class Room:
         self._rows[len(self._rows)] = rows
         return len(self._rows) - 1, min(self.known, len(tokens) - 1)
 
+    def catch_up(self, _row):
+        """What others have written."""
+        return self.caught
+
     def give(self, row, tokens, computed_as_prompt):
         """Free rows."""
         self.free += self._rows[row]
@@ -37,7 +42,7 @@ class Room:
 def ask(item, prompt=10, answer=10):
     """A sequence that waits for nothing yet."""
     request = Request(f"{item}", item, [*range(prompt)], Sampling(max_tokens=answer))
-    caller = Caller(request, 1, "", 0.0, SimpleNamespace(), SimpleNamespace())
+    caller = Caller(request, 1, item, 0.0, SimpleNamespace(), SimpleNamespace())
     caller.answers = [Sequence(caller, 0, None, SimpleNamespace(seen=[]))]
     return caller.answers[0]
 
@@ -289,3 +294,30 @@ def test_forwards_of_one_cell_alternate():
         piece.sequence.out += [7] * (not piece.sequence.unread)
         seen.append(piece.sequence.caller.item)
     assert seen == ["long", "short", "long", "short"]
+
+
+def test_a_beginning_is_read_once_for_all_who_enter_with_it():
+    """Whoever begins as somebody who is being read waits for that, and goes on where the two part."""
+    plan = schedule(rows=10_000)
+    for _ in range(3):
+        plan.add(ask("a", 3 * GRID))
+    plan.admit(0.0)
+    first, *others = plan.running
+    assert {piece.sequence for piece in plan.pieces()} == {first}
+    plan.prefixes.caught = first.written = 2 * GRID
+    assert {piece.sequence for piece in plan.pieces()} == {first, *others}
+    assert [other.written for other in others] == [2 * GRID] * 2
+
+
+def test_nobody_waits_for_a_leader_that_has_left():
+    """When the one who reads for others ends, the next of them reads."""
+    plan = schedule(rows=10_000)
+    for _ in range(3):
+        plan.add(ask("a", 3 * GRID))
+    plan.admit(0.0)
+    first, second, third = plan.running
+    plan.pieces()
+    first.over = True
+    plan.remove(first)
+    assert {piece.sequence for piece in plan.pieces()} == {second}
+    assert plan.running == [second, third]
