@@ -199,21 +199,22 @@ def _grain(trials: Mapping[Shape, list[Trial]], count: Mapping[Shape, int]) -> i
     """Return the grain at which all Linears together are fastest: each must be padded to the same."""
     costs = {}
     for grain in GRAINS:
-        admitted = {shape: [one for one in tried if one.grain <= grain] for shape, tried in trials.items()}
-        if all(admitted.values()):
+        best = {shape: _ranked(tried, grain)[0] for shape, tried in trials.items()}
+        if all(trial.grain <= grain for trial in best.values()):
             costs[grain] = sum(
-                count[shape] * _ranked(one, grain)[0].cost_s(grain) for shape, one in admitted.items()
+                count[shape] * _cost_s(trials[shape], trial, grain) for shape, trial in best.items()
             )
     return min(costs, key=costs.__getitem__, default=1)
 
 
 def _ranked(trials: Sequence[Trial], grain: int) -> list[Trial]:
     """Return the candidates for one shape, best first; those whose grain is larger stand last."""
+    return sorted(trials, key=lambda trial: (trial.grain > grain, _cost_s(trials, trial, grain)))
 
-    def cost(trial: Trial) -> tuple[bool, float]:
-        return trial.grain > grain, trial.cost_s(grain) * FASTER ** -trials.index(trial)
 
-    return sorted(trials, key=cost)
+def _cost_s(trials: Sequence[Trial], trial: Trial, grain: int) -> float:
+    """Return the time of a candidate with a handicap for each that is to be preferred to it."""
+    return trial.cost_s(grain) * FASTER ** -trials.index(trial)
 
 
 def _pack(ranked: Sequence[Trial], weight: Tensor, index: int) -> tuple[Trial, Kernel]:

@@ -142,13 +142,17 @@ def test_a_row_has_the_same_bits_at_each_multiple_of_the_grain(world, auto):
 
 @needs_half
 @torch.inference_mode()
-def test_fbgemm_is_never_run_at_a_count_that_changes_bits(half_model):
-    """Its blocks of one and two rows, inside 32 rows too, are cut away: 32 rows give what 4 give."""
-    packed = [module for module in half_model.net.modules() if isinstance(module, PackedLinear)]
-    for module in (module for module in packed if isinstance(module.kernel, Half)):
+def test_fbgemm_is_never_run_at_a_count_that_changes_bits(half_base, monkeypatch):
+    """Its blocks of one and two rows, as inside 32 rows, are cut away: every multiple of the grain agrees."""
+    monkeypatch.setattr("actors.lm.fit.FASTER", 0.01)  # so that it is taken, whatever is faster
+    net = AutoModelForCausalLM.from_pretrained(half_base, dtype=torch.bfloat16)
+    fitted = fit(net, torch.float32, auto=True, deterministic=True)
+    assert set(fitted.chosen.values()) == {Half.name}
+    for module in map(net.get_submodule, fitted.chosen):
         x = torch.randn(1, module.in_features)
-        least = max(4, half_model.grain)
-        assert (module(x.expand(32, -1)) == module(x.expand(least, -1))[:1]).all()
+        wanted = module(x.expand(fitted.grain, -1))[:1]
+        for rows in [*range(fitted.grain, 129, fitted.grain), 256, 512]:
+            assert (module(x.expand(rows, -1)) == wanted).all(), (rows, module)
 
 
 def test_every_linear_is_named_with_its_kernel_and_the_times_of_all(half_model):
