@@ -153,14 +153,16 @@ class ImageFiles:
     def scrub_next(self, pace: Pace, before_s: float) -> tuple[str, str] | None:
         """Hash the image whose last check is longest ago, if that was before `before_s` (clock on the wall).
 
-        Return what was found damaged and why; it is set aside. `pace` is called after each piece.
+        Return what was found damaged and why; it is set aside. `pace` is called after each piece. Raises
+        WorldError STO005 if the disk takes no sidecar.
         """
-        told = (Sidecar.read(self._paths(item)[1]) for item in self.inventory())
-        due = min((one for one in told if one is not None), key=lambda one: one.checked_s, default=None)
-        if due is None or due.checked_s >= before_s:
-            return None
-        why = self._scrub(due, pace)
-        return (due.item, why) if why else None
+        with disk(f"scrub {self.root}"):
+            told = (Sidecar.read(self._paths(item)[1]) for item in self.inventory())
+            due = min((one for one in told if one is not None), key=lambda one: one.checked_s, default=None)
+            if due is None or due.checked_s >= before_s:
+                return None
+            why = self._scrub(due, pace)
+            return (due.item, why) if why else None
 
     def _scrub(self, told: Sidecar, pace: Pace) -> str:
         """Hash an image; return why it was set aside, "" if it is whole or was changed meanwhile."""
