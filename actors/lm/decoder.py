@@ -75,7 +75,7 @@ class Decoder:
         self._thread = threading.Thread(target=self._run, name=f"decoder {shape.name}", daemon=True)
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 -- the options of a base, each by its name
         cls,
         path: str,
         *,
@@ -86,14 +86,17 @@ class Decoder:
         kv_nbytes: int = 256 << 20,
         threads: int = 1,
         deterministic: bool = False,
+        kernels: str = "auto",
+        slot_dtype: str = "float32",
     ) -> Decoder:
         """Load the checkpoint in `path`, reserve slots and KV cache, start the decode thread. Takes seconds.
 
-        `device` and `dtype` "auto": see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
+        `device`, `dtype`, `kernels`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
         flight, answers included. `threads` are torch's for one operation, in the whole process.
         `deterministic`: see `Steps`. Raises UserError LM009, LM010 or LM011 for what cannot be served.
         """
         shape = base_shape(path)
+        torch.set_num_threads(threads)  # kernels are measured with the threads that will run them
         model = Model.load(
             path,
             device=device,
@@ -102,6 +105,8 @@ class Decoder:
             max_rank=max_rank,
             kv_nbytes=kv_nbytes,
             deterministic=deterministic,
+            kernels=kernels,
+            slot_dtype=slot_dtype,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)

@@ -11,6 +11,7 @@ import copy
 import json
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load
@@ -23,12 +24,15 @@ from actors.lm.slots import SlotLinear
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from peft import PeftModel
     from torch import Tensor
 
     from actors.lm.image import ShadowImage
     from actors.lm.model import Model
 
+#: What serves an adapter that needs weights as they are stored.
+DENSE = "set kernels: torch for its base"
 #: What a module holds in containers of its own, to be copied with it.
 CONTAINERS = (dict, list, set)
 NAMED = 3
@@ -50,7 +54,8 @@ class Shadow:
     def load(cls, image: ShadowImage, model: Model) -> Shadow:
         """Build the tree; may run beside forwards of the base, which it does not touch. Takes 0.1 to 1 s.
 
-        Raises AdapterError ADP039 for an adapter that PEFT cannot put on this base as its config says.
+        Raises AdapterError ADP039 for an adapter that PEFT cannot put on this base as its config says, ADP041
+        for one that needs weights which a kernel has packed; a forward raises that too, the first of all.
         """
         shared = {part.data_ptr() for part in (*model.net.parameters(), *model.net.buffers())}
         memo: dict[int, Any] = {}
@@ -60,15 +65,18 @@ class Shadow:
         if fields.get("bias", "none") != "none":
             _own_biases(net)
         weights = load(image.weights.tobytes())
+        hint = DENSE if any(map(_packed, net.modules())) else ""
         try:
             peft, missing = _wrap(net, fields, _without_repeats(weights, net, fields))
         except UNLOADABLE as error:
             told = f"PEFT cannot put it on {type(net).__name__}: {error!r}"
-            raise AdapterError("ADP039", f"{image.why} adapter {image.digest[:12]}: {told}") from error
+            raise AdapterError("ADP039", f"{image.why} adapter {image.digest[:12]}: {told}", hint) from error
         if missing:
             told = f"{len(missing)} of its tensors do not fit its config: {missing[:NAMED]}"
-            raise AdapterError("ADP039", f"{image.why} adapter {image.digest[:12]}: {told}")
-        tree = peft.get_base_model().to(model.device).train(mode=False).requires_grad_(requires_grad=False)
+            raise AdapterError("ADP039", f"{image.why} adapter {image.digest[:12]}: {told}", hint)
+        tree = peft.get_base_model()
+        _seal(tree, model.dtype, rewritten="kasa_config" in fields and bool(fields["kasa_config"]))
+        tree.to(model.device).train(mode=False).requires_grad_(requires_grad=False)
         own = {part.data_ptr(): part.nbytes for part in (*tree.parameters(), *tree.buffers())}
         return cls(tree, sum(nbytes for place, nbytes in own.items() if place not in shared))
 
@@ -155,3 +163,37 @@ def _unfilled(made: PeftModel, prefix: str, missing: list[str]) -> list[str]:
         for name, parameter in named
         if f".{prefix}" in name and ".default" in name and name in without and id(parameter) not in filled
     ]
+
+
+def _packed(module: nn.Module) -> bool:
+    """Tell whether a kernel holds the weight of this Linear, in an order of its own."""
+    return isinstance(module, nn.Linear) and "weight" not in module._parameters  # noqa: SLF001
+
+
+def _seal(tree: nn.Module, dtype: torch.dtype, *, rewritten: bool) -> None:
+    """Have whoever reads a packed weight in a forward be told, instead of unpacking it at every step.
+
+    PEFT's layers that only call the Linear below them run on packed weights as on others. Raises AdapterError
+    ADP041 where packed weights are `rewritten`, or rows of a table that is kept in fewer bits than `dtype`.
+    """
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    for module in tree.modules():
+        if _packed(module):
+            if rewritten:
+                _refuse(module)
+            module.__class__ = _sealed(type(module))
+        elif isinstance(module, TrainableTokensLayer):
+            table: Any = module.get_base_layer()
+            if table.weight.dtype != dtype:
+                _refuse(module)
+
+
+@lru_cache
+def _sealed(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(kind.__name__, (kind,), {"weight": property(_refuse)})
+
+
+def _refuse(module: nn.Module) -> Tensor:
+    told = f"this sort of adapter needs the weight of a {type(module).__name__}, which is not kept as stored"
+    raise AdapterError("ADP041", told, DENSE)

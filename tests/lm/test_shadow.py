@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 from actors.lm.adapter import base_shape, read_adapter
 from actors.lm.header import AdapterError
 from actors.lm.image import build_shadow, read_image
+from actors.lm.kernels import Cuts, Full, PackedLinear, WideEmbedding
 from actors.lm.model import Model, Part
 from actors.lm.prepare import described, prepare
 from actors.lm.shadow import Shadow
@@ -93,8 +94,9 @@ def write(base, path, config):
 
 
 def load_model(base, dtype="float32"):
-    """A base with two slots."""
-    return Model.load(str(base), device="cpu", dtype=dtype, slots=2, max_rank=16, kv_nbytes=1 << 20)
+    """A base with two slots, on the kernels that PEFT runs."""
+    options = {"slots": 2, "max_rank": 16, "kv_nbytes": 1 << 20, "kernels": "torch"}
+    return Model.load(str(base), device="cpu", dtype=dtype, **options)
 
 
 def load_peft(base, path, dtype=torch.float32):
@@ -196,6 +198,48 @@ def test_parameters_of_experts_are_trained_over_the_shared_ones(tmp_path):
     logits = ours(model, net=shadow_of(path, tmp_path / "base", model).net)
     assert torch.equal(logits, theirs(load_peft(tmp_path / "base", path)))
     assert all(map(torch.equal, weights, model.net.parameters()))
+
+
+@pytest.fixture(scope="module")
+def packed(biased):
+    """The base with every weight packed by a kernel and a table of 16 bits, as of a 16-bit checkpoint."""
+    model = load_model(biased.base)
+    for slot_linear in model.slots.linears.values():
+        linear = slot_linear.linear
+        slot_linear.linear = PackedLinear(linear, Full.pack(linear.weight), Cuts())
+    table = model.net.get_input_embeddings().to(torch.bfloat16)
+    model.net.set_input_embeddings(WideEmbedding(table))
+    return model
+
+
+def in_16_bits(base, path):
+    """PEFT alone over the same table: an adapter's own modules in fp32, the rest as rounded."""
+    peft = load_peft(base, path)
+    table = peft.get_base_model().model.embed_tokens
+    weight = getattr(table, "original_module", getattr(table, "base_layer", table)).weight
+    head = peft.get_base_model().lm_head
+    head = getattr(head, "base_layer", head)
+    head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    weight.data = weight.detach().to(torch.bfloat16).float()
+    return peft
+
+
+@pytest.mark.parametrize("kind", ["modules_to_save", "embeddings", "bias all", "IA3", "VERA"])
+def test_a_shadow_runs_on_packed_weights(packed, biased, tmp_path, kind):
+    """PEFT's layers that only call what they wrap use the base's kernels: PEFT's logits, rounded."""
+    path = write(biased.base, tmp_path / "adapter", config_of(kind))
+    shadow = shadow_of(path, biased.base, packed)
+    torch.testing.assert_close(ours(packed, net=shadow.net), theirs(in_16_bits(biased.base, path)))
+
+
+@pytest.mark.parametrize("kind", ["KaSA", "LOHA", "DoRA and modules_to_save", "trainable tokens"])
+def test_a_shadow_that_needs_packed_weights_is_refused_with_the_option(packed, biased, tmp_path, kind):
+    """Unpacking at each step would be slow, and changes would be lost: ADP041 says which kernels serve it."""
+    path = write(biased.base, tmp_path / "adapter", config_of(kind))
+    with pytest.raises(AdapterError) as refused:
+        ours(packed, net=shadow_of(path, biased.base, packed).net)
+    assert refused.value.code == "ADP041"
+    assert "kernels: torch" in refused.value.hint
 
 
 def test_a_shadow_holds_no_copy_of_the_base(model, biased, saver):
