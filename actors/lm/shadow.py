@@ -75,7 +75,7 @@ class Shadow:
             told = f"{len(missing)} of its tensors do not fit its config: {missing[:NAMED]}"
             raise AdapterError("ADP039", f"{image.why} adapter {image.digest[:12]}: {told}", hint)
         tree = peft.get_base_model()
-        _seal(tree, model.dtype, rewritten="kasa_config" in fields and bool(fields["kasa_config"]))
+        _seal(tree, model.dtype, rewritten=bool(fields.get("kasa_config")))
         tree.to(model.device).train(mode=False).requires_grad_(requires_grad=False)
         own = {part.data_ptr(): part.nbytes for part in (*tree.parameters(), *tree.buffers())}
         return cls(tree, sum(nbytes for place, nbytes in own.items() if place not in shared))
@@ -182,7 +182,7 @@ def _seal(tree: nn.Module, dtype: torch.dtype, *, rewritten: bool) -> None:
         if _packed(module):
             if rewritten:
                 _refuse(module)
-            module.__class__ = _sealed(type(module))
+            module.__class__ = _sealed(type(module))  # type: ignore[arg-type]  # a class is hashable
         elif isinstance(module, TrainableTokensLayer):
             table: Any = module.get_base_layer()
             if table.weight.dtype != dtype:
