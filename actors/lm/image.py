@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
-from actors.lm.adapter import floats
 from actors.lm.header import MAX_HEADER_NBYTES, AdapterError, Header, parse_header
+from actors.lm.numbers import bfloat16, floats
 from placement.errors import WorldError
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def build_image(adapter: Adapter, dtype: Dtype = "float32") -> NDArray[np.uint8]
     for patch, target in zip(patches, adapter.targets, strict=True):
         for offset, tensor in ((patch.offset, target.a), (patch.b_offset, target.b)):
             values = floats(adapter.data, tensor).ravel()
-            slot[offset : offset + values.size] = values if code == "F32" else _bfloat16(values)
+            slot[offset : offset + values.size] = values if code == "F32" else bfloat16(values, target.module)
         if target.dora is not None:
             start = patch.g_offset * itemsize
             data[start : start + 4 * patch.out_features].view(np.float32)[:] = target.dora
@@ -228,12 +228,6 @@ def _layout(text: str, dtype: Dtype, itemsize: int) -> tuple[Layout, tuple[float
 @lru_cache(maxsize=256)
 def _shared(patches: tuple[Patch, ...], dtype: Dtype) -> Layout:
     return Layout(patches, dtype)
-
-
-def _bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Round finite values to the nearest bfloat16, ties to even; returns the bits."""
-    bits = values.view(np.uint32)
-    return ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
 
 
 def _empty(
