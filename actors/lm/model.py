@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from actors.lm.attention import Packed, Span
+from actors.lm.attention import Packed, Span, reading
+from actors.lm.families import survey
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
 from actors.lm.slots import Chunk, Slots
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 PROBE_TOKENS = 8
 GRAIN = 16
+#: How far the logits of the same tokens may be apart, as a share of their spread, when they are read otherwise.
+ALIKE = 0.01
+ALIKE_IN_16_BIT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +83,13 @@ class Model:
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
             nbytes = sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
-            rows = Rows(text, kv_nbytes, kind, where)
+            rows = Rows(survey(net, config), kv_nbytes, kind, where)
             arena = Slots.install(net, slots, max_rank, where)
         except RuntimeError as error:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
         model.grain = GRAIN if deterministic else 1
-        model._hook_layers()
         model._check()
         return model
 
@@ -145,25 +148,15 @@ class Model:
         finally:
             self.interlude = before
 
-    def _hook_layers(self) -> None:
-        """Have each decoder layer call the interlude first."""
-
-        def call(*_: object) -> None:
-            if self.interlude is not None:
-                self.interlude()
-
-        lists = [module for module in self.net.modules() if isinstance(module, nn.ModuleList)]
-        for layer in max(lists, key=len, default=()):
-            layer.register_forward_pre_hook(call)
-
     def _run(self, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]) -> Tensor:
-        out = self.net(
-            input_ids=self._ids(tokens)[None],
-            position_ids=self._ids(positions)[None],
-            use_cache=False,
-            logits_to_keep=self._ids(keep),
-            packed=packed,
-        )
+        packed.interlude = self.interlude
+        with reading(packed):
+            out = self.net(
+                input_ids=self._ids(tokens)[None],
+                position_ids=self._ids(positions)[None],
+                use_cache=False,
+                logits_to_keep=self._ids(keep),
+            )
         logits: Tensor = out.logits[0]
         return logits
 
@@ -172,16 +165,32 @@ class Model:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Refuse a model with layers that bypass our attention (state spaces, latent attention)."""
-        self.rows.blocks[:, :, :, -SCRATCH:] = torch.nan
+        """Refuse a model whose answer depends on anything but its sequence's tokens, keys and values.
+
+        The same tokens are read at once, and in three forwards beside another sequence. Rows that were not
+        written hold NaN meanwhile.
+        """
+        family, (first, then, last) = type(self.net).__name__, (4, 7, PROBE_TOKENS)
+        tokens = [(index * 7919 + 1) % self.vocab for index in range(PROBE_TOKENS)]
+        for layer in self.rows.layers:
+            for block in layer:
+                block[:, : 2 * SCRATCH] = block[:, self.rows.scratch :] = torch.nan
         try:
-            logits = self.probe(0)
-        except (TypeError, RuntimeError, AttributeError) as error:
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {error}") from error
-        written = self.rows.blocks[:, :, :, self.rows.scratch : self.rows.scratch + PROBE_TOKENS]
-        if not bool(torch.isfinite(written).all()) or not bool(torch.isfinite(logits).all()):
-            told = "not every layer keeps keys and values"
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {told}")
+            whole = self.probe(0)[[first - 1, then - 1, last - 1]]
+            pieces = []
+            for start, stop in ((0, first), (first, then), (then, last)):
+                beside = Part(0, tokens[start + 1 : stop + 1] or tokens[:1], start, SCRATCH, wanted=False)
+                part = Part(0, tokens[start:stop], start, 0, wanted=True)
+                pieces.append(self.forward([beside, part]))
+        except (TypeError, RuntimeError, AttributeError, LookupError) as error:
+            raise UserError("LM010", f"{family} is not supported: {error}") from error
+        read = torch.cat(pieces).float()
+        if not bool(torch.isfinite(whole).all() and torch.isfinite(read).all()):
+            raise UserError("LM010", f"{family} is not supported: a short prompt drives it to NaN or Inf")
+        off = (read - whole).norm(dim=1) / (whole - whole.mean(1, keepdim=True)).norm(dim=1)
+        if float(off.max()) > (ALIKE if self.dtype.itemsize > 2 else ALIKE_IN_16_BIT):  # noqa: PLR2004
+            told = "its answers change when a prompt is cut or has neighbours"
+            raise UserError("LM010", f"{family} is not supported: {told}")
 
 
 def prove(base: Tensor, through: Tensor, item: str) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging
 
 from actors.lm import attention
+from actors.lm.families import refuse_family
 from placement.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def read_base(path: str, dtype: str, device: torch.device) -> tuple[nn.Module, P
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
+        refuse_family(config)
         _check_positions(config, path)
         kind = _dtype(dtype, device, config)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
