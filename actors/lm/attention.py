@@ -111,7 +111,7 @@ class Packed:
         keys.index_copy_(1, self.rows, key[0])
         values.index_copy_(1, self.rows, value[0])
         if not form.eager and Flash.fits(query, value):
-            flash = [each.attend(query, keys, values, form.scaling, form.window) for each in self._flash()]
+            flash = [each.attend(query, keys, values, form.scaling, form.window) for each in self.flashes()]
             return self._whole(flash, query.shape[2])
         sights = self._see(form, query)
         singles = 0 if form.eager else self._singles
@@ -119,7 +119,8 @@ class Packed:
         parts.extend(_attend_chunk(query, sight, index, form) for sight in sights[singles:])
         return self._whole(parts, query.shape[2])
 
-    def _flash(self) -> list[Flash]:
+    def flashes(self) -> list[Flash]:
+        """Return the calls of the kernel for this batch: its rows, and its chunks."""
         if not self._flashes:
             kinds = self.spans[: self._singles], self.spans[self._singles :]
             self._flashes = [Flash.of(spans, self.rows.device) for spans in kinds if spans]
@@ -158,15 +159,17 @@ class Packed:
 def _attend_rows(query: Tensor, groups: int, sights: list[Sight], index: int, form: Form) -> Tensor:
     """Attend the first queries of the batch, one of each span; return [1, len(sights), heads, value size].
 
-    The heads that share keys stand as the queries of one head: keys are read once for all of them.
+    In 16 bit the heads that share keys stand as the queries of one head: products of one row are five times
+    slower there. In fp32 that gains nothing, and as it is the sums are those of transformers to the bit.
     """
-    heads, size = query.shape[1], query.shape[3]
-    tall = query[0, :, : len(sights)].transpose(0, 1).reshape(len(sights), 1, groups, heads // groups, size)
-    outs = []
+    heads, size, count = query.shape[1], query.shape[3], len(sights)
+    together = heads // groups if query.dtype.itemsize == 2 else 1
+    tall = query[0, :, :count].transpose(0, 1).reshape(count, 1, heads // together, together, size)
+    shared, outs = heads // together != groups, []
     for single, sight in zip(tall.unbind(0), sights, strict=True):
         keys, values = sight.layers[index]
-        outs.append(scaled_dot_product_attention(single, keys, values, scale=form.scaling))
-    return torch.cat(outs).view(1, len(sights), heads, -1)
+        outs.append(scaled_dot_product_attention(single, keys, values, scale=form.scaling, enable_gqa=shared))
+    return torch.cat(outs).view(1, count, heads, -1)
 
 
 def _attend_chunk(query: Tensor, sight: Sight, index: int, form: Form) -> Tensor:

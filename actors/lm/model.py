@@ -188,7 +188,7 @@ class Model:
         if not bool(torch.isfinite(whole).all() and torch.isfinite(read).all()):
             raise UserError("LM010", f"{family} is not supported: a short prompt drives it to NaN or Inf")
         off = (read - whole).norm(dim=1) / (whole - whole.mean(1, keepdim=True)).norm(dim=1)
-        if float(off.max()) > (ALIKE if self.dtype.itemsize > 2 else ALIKE_IN_16_BIT):  # noqa: PLR2004
+        if float(off.max()) > (ALIKE if self.dtype.itemsize > 2 else ALIKE_IN_16_BIT):
             told = "its answers change when a prompt is cut or has neighbours"
             raise UserError("LM010", f"{family} is not supported: {told}")
 
