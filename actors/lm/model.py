@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from actors.lm.attention import Packed, Span, reading
+from actors.lm.experts import pad_experts
 from actors.lm.families import survey
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 PROBE_TOKENS = 8
 GRAIN = 16
-#: How far the logits of the same tokens may be apart, as a share of their spread, when they are read otherwise.
+#: How far logits of the same tokens, read at once or in pieces, may be apart, as a share of their spread.
 ALIKE = 0.01
 ALIKE_IN_16_BIT = 0.3
 
@@ -83,6 +84,8 @@ class Model:
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
             nbytes = sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
+            if deterministic:
+                pad_experts(net)
             rows = Rows(survey(net, config), kv_nbytes, kind, where)
             arena = Slots.install(net, slots, max_rank, where)
         except RuntimeError as error:
