@@ -41,7 +41,10 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One module of the base with its two matrices: a is [rank, in], b is [out, rank], as in the file."""
+    """One module of the base with its two matrices: a is [rank, in], b is [out, rank], as in the file.
+
+    `dora` is the vector g [out] of a DoRA module: its magnitudes over the norms of the adapted weights.
+    """
 
     module: str
     rank: int
@@ -50,6 +53,7 @@ class Target:
     scale: float
     a: Tensor
     b: Tensor
+    dora: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

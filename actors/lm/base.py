@@ -44,7 +44,7 @@ class BaseShape:
     tied: bool
 
     def slot_nbytes(self, max_rank: int) -> int:
-        """Return the bytes of one slot: `max_rank` on every Linear of the decoder layers, in fp32.
+        """Return the bytes of one slot: `max_rank` on every Linear of the decoder layers, with DoRA, in fp32.
 
         The output head is not counted (its vocabulary would double a slot for nothing); an adapter on the
         head is taken when it fits.
@@ -52,10 +52,18 @@ class BaseShape:
         return slot_nbytes(self.linears, max_rank)
 
 
-def slot_nbytes(linears: Mapping[str, tuple[int, int]], max_rank: int) -> int:
-    """Return the bytes of a slot for `linears` (module -> (out, in)); see `BaseShape.slot_nbytes`."""
+def slot_nbytes(linears: Mapping[str, tuple[int, int]], max_rank: int, itemsize: int = 4) -> int:
+    """Return the bytes of a slot for `linears` (module -> (out, in)); see `BaseShape.slot_nbytes`.
+
+    Beside its matrices each module has room for the fp32 vector [out] of a DoRA.
+    """
     shapes = [shape for module, shape in linears.items() if not is_head(module)]
-    return 4 * sum(aligned(max_rank * features) for shape in shapes for features in shape)
+    floats = [
+        aligned(-(-nbytes // 4))
+        for out, size in shapes
+        for nbytes in (itemsize * max_rank * size, itemsize * max_rank * out, 4 * out)
+    ]
+    return 4 * sum(floats)
 
 
 def is_head(module: str) -> bool:

@@ -15,7 +15,7 @@ from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
-from actors.lm.slots import Chunk, Slots
+from actors.lm.slots import Chunk, Head, Slots
 from actors.lm.weights import find_device, read_base
 from placement.errors import UserError
 
@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(slots=True)
 class Model:
-    """A loaded base. One thread may call `forward` and `probe`; `slots.fill` may run beside them."""
+    """A loaded base. One thread may call `forward` and `probe`; `slots.fill`, `seat` may run beside them."""
 
     net: nn.Module
     device: torch.device
@@ -61,6 +61,7 @@ class Model:
     kernels: dict[str, str] = field(default_factory=dict)
     kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     interlude: Callable[[], None] | None = None
+    deterministic: bool = False
 
     @classmethod
     def load(  # noqa: PLR0913 -- the options of a base, each by its name
@@ -74,7 +75,7 @@ class Model:
         kv_nbytes: int,
         deterministic: bool = False,
         kernels: str = "auto",
-        slot_dtype: str = "float32",  # noqa: ARG003 -- read by the slots of the next change
+        slot_dtype: str = "float32",
     ) -> Model:
         """Load the safetensors checkpoint in `path` and reserve slots and KV rows.
 
@@ -82,7 +83,8 @@ class Model:
         and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
         "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
         of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
-        PEFT's to the bit. What is measured holds for the threads that torch has now.
+        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32,
+        or bfloat16: half the room, adapters rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
         whole or needs what is not built, LM020 if `deterministic` cannot be kept here.
@@ -97,12 +99,14 @@ class Model:
             fitted = fit(net, kind, auto=auto, deterministic=deterministic)
             nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
             rows = Rows(survey(net, config), kv_nbytes, kind, where)
-            arena = Slots.install(net, slots, max_rank, where)
+            exact = deterministic or where.type == "cpu"
+            arena = Slots.install(net, slots, max_rank, where, getattr(torch, slot_dtype), exact=exact)
         except RuntimeError as error:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
         model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
+        model.deterministic = deterministic
         model._check()
         return model
 
@@ -114,35 +118,61 @@ class Model:
         then logits do not depend on the batch, to the bit. `interlude` is called before each decoder layer
         and may call `forward` for other sequences; what it raises ends this forward.
         """
-        order = self.slots.order([part.slot if len(part.tokens) == 1 else None for part in parts])
+        shadows = self.slots.shadows
+        with self._between_layers(interlude):
+            if not shadows or not any(part.slot in shadows for part in parts):
+                return self._forward(self.net, parts)
+            return self._forward_each(parts)
+
+    def _forward_each(self, parts: Sequence[Part]) -> Tensor:
+        """Run the base's parts and those of each shadow in forwards of their own.
+
+        Rows of a shadow share what its own GEMMs do, so a deterministic engine runs them one by one.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, part in enumerate(parts):
+            shadow = part.slot if part.slot in self.slots.shadows else 0
+            alone = index + 1 if shadow and self.deterministic else 0
+            groups.setdefault((shadow, alone), []).append(index)
+        places: list[int] = []
+        logits: list[Tensor] = []
+        for (shadow, _), indexes in groups.items():
+            net = self.slots.shadows[shadow] if shadow else self.net
+            logits.append(self._forward(net, [parts[index] for index in indexes]))
+            places.extend(index for index in indexes if parts[index].wanted)
+        return torch.cat(logits)[sorted(range(len(places)), key=places.__getitem__)]
+
+    def _forward(self, net: nn.Module, parts: Sequence[Part]) -> Tensor:
+        singles = [index for index, part in enumerate(parts) if len(part.tokens) == 1]
+        order = [singles[place] for place in self.slots.plan([parts[index].slot for index in singles]).order]
+        rows_slots = [parts[index].slot for index in order]
+        if len(order) < len(parts):
+            order.extend(index for index, part in enumerate(parts) if len(part.tokens) > 1)
         tokens: list[int] = []
         positions: list[int] = []
         rows: list[int] = []
-        keep: list[int] = []
         spans: list[Span] = []
-        singles: list[int] = []
         chunks: list[Chunk] = []
-        for part in (parts[index] for index in order):
-            start, stop = len(tokens), len(tokens) + len(part.tokens)
+        last = [0] * len(parts)
+        for index in order:
+            part = parts[index]
+            start, count, first = len(tokens), len(part.tokens), part.first
             tokens.extend(part.tokens)
-            positions.extend(range(part.first, part.first + stop - start))
-            rows.extend(range(part.row + part.first, part.row + part.first + stop - start))
-            spans.append(Span(start, stop, part.row, part.first + stop - start))
-            if stop - start == 1:
-                singles.append(part.slot)
-            else:
-                chunks.append(Chunk(start, stop, part.slot))
-            if part.wanted:
-                keep.append(stop - 1)
+            positions.extend(range(first, first + count))
+            rows.extend(range(part.row + first, part.row + first + count))
+            spans.append(Span(start, start + count, part.row, first + count))
+            if count > 1:
+                chunks.append(Chunk(start, start + count, part.slot))
+            last[index] = start + count - 1
         missing = -len(tokens) % self.grain
         packed = Packed(self._ids(rows + [self.rows.scratch] * missing), tuple(spans), self.rows)
+        # Wanted rows reach the head in the order of `parts`: their logits, long as they are, stay in place.
+        keep = [last[index] for index, part in enumerate(parts) if part.wanted]
+        heads = [Head(part.slot, len(part.tokens) > 1) for part in parts if part.wanted]
         kept = keep + keep[-1:] * (-len(keep) % self.grain)
-        heads = [parts[index].slot for index in order if parts[index].wanted]
-        with self.slots.serving(singles, chunks, heads), self._between_layers(interlude):
-            logits = self._run(tokens + [0] * missing, positions + [0] * missing, packed, kept)
-        wanted = [index for index in order if parts[index].wanted]
-        back = sorted(range(len(wanted)), key=wanted.__getitem__)
-        return logits[: len(wanted)][back]
+        with self.slots.serving(rows_slots, chunks, heads):
+            logits = self._run(net, tokens + [0] * missing, positions + [0] * missing, packed, kept)
+        return logits[: len(keep)]
 
     def probe(self, slot: int) -> Tensor:
         """Return the logits of a short fixed prompt through `slot` (0: the base), [PROBE_TOKENS, vocab]."""
@@ -150,8 +180,15 @@ class Model:
         scratch, places = self.rows.scratch, range(PROBE_TOKENS)
         span = Span(0, PROBE_TOKENS, scratch, PROBE_TOKENS)
         packed = Packed(self._ids([scratch + place for place in places]), (span,), self.rows)
-        with self.slots.serving([], [Chunk(0, PROBE_TOKENS, slot)], [slot] * PROBE_TOKENS):
-            return self._run(tokens, list(places), packed, list(places))
+        net = self.slots.shadows.get(slot, self.net)
+        heads = [Head(slot, sliced=False)] * PROBE_TOKENS
+        with self.slots.serving([], [Chunk(0, PROBE_TOKENS, slot)], heads):
+            return self._run(net, tokens, list(places), packed, list(places))
+
+    def seat(self, slot: int, shadow: nn.Module) -> None:
+        """Have the net `shadow` serve the free `slot` until it is emptied; it shares weights and KV rows."""
+        self.slots.empty(slot)
+        self.slots.shadows[slot] = shadow
 
     @contextmanager
     def _between_layers(self, interlude: Callable[[], None] | None) -> Iterator[None]:
@@ -161,10 +198,12 @@ class Model:
         finally:
             self.interlude = before
 
-    def _run(self, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]) -> Tensor:
+    def _run(
+        self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]
+    ) -> Tensor:
         packed.interlude = self.interlude
         with reading(packed):
-            out = self.net(
+            out = net(
                 input_ids=self._ids(tokens)[None],
                 position_ids=self._ids(positions)[None],
                 use_cache=False,
