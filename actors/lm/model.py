@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from actors.lm.attention import Packed, Span
+from actors.lm.attention import Packed, Span, reading
+from actors.lm.experts import pad_experts
+from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROBE_TOKENS = 8
+#: How far logits of the same tokens, read at once or in pieces, may be apart, as a share of their spread.
+ALIKE = 0.01
+ALIKE_IN_16_BIT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +62,6 @@ class Model:
     kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     interlude: Callable[[], None] | None = None
     deterministic: bool = False
-    #: what each decoder layer calls first; a function, so that a copied layer still calls this model's
-    hook: Callable[..., None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        def call(*_: object) -> None:
-            if self.interlude is not None:
-                self.interlude()
-
-        self.hook = call
 
     @classmethod
     def load(  # noqa: PLR0913 -- the options of a base, each by its name
@@ -98,9 +94,11 @@ class Model:
         text = config.get_text_config()
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
+            if deterministic:
+                pad_experts(net)
             fitted = fit(net, kind, auto=auto, deterministic=deterministic)
             nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
-            rows = Rows(text, kv_nbytes, kind, where)
+            rows = Rows(survey(net, config), kv_nbytes, kind, where)
             exact = deterministic or where.type == "cpu"
             arena = Slots.install(net, slots, max_rank, where, getattr(torch, slot_dtype), exact=exact)
         except RuntimeError as error:
@@ -109,7 +107,6 @@ class Model:
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
         model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
         model.deterministic = deterministic
-        model._hook_layers(net)
         model._check()
         return model
 
@@ -190,7 +187,6 @@ class Model:
 
     def seat(self, slot: int, shadow: nn.Module) -> None:
         """Have the net `shadow` serve the free `slot` until it is emptied; it shares weights and KV rows."""
-        self._hook_layers(shadow)
         self.slots.empty(slot)
         self.slots.shadows[slot] = shadow
 
@@ -202,23 +198,17 @@ class Model:
         finally:
             self.interlude = before
 
-    def _hook_layers(self, net: nn.Module) -> None:
-        """Have each decoder layer of `net` call the interlude first, once even if it is known already."""
-        lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
-        for layer in max(lists, key=len, default=()):
-            if self.hook not in layer._forward_pre_hooks.values():  # noqa: SLF001 -- torch tells no other way
-                layer.register_forward_pre_hook(self.hook)
-
     def _run(
         self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]
     ) -> Tensor:
-        out = net(
-            input_ids=self._ids(tokens)[None],
-            position_ids=self._ids(positions)[None],
-            use_cache=False,
-            logits_to_keep=self._ids(keep),
-            packed=packed,
-        )
+        packed.interlude = self.interlude
+        with reading(packed):
+            out = net(
+                input_ids=self._ids(tokens)[None],
+                position_ids=self._ids(positions)[None],
+                use_cache=False,
+                logits_to_keep=self._ids(keep),
+            )
         logits: Tensor = out.logits[0]
         return logits
 
@@ -227,16 +217,32 @@ class Model:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Refuse a model with layers that bypass our attention (state spaces, latent attention)."""
-        self.rows.blocks[:, :, :, -SCRATCH:] = torch.nan
+        """Refuse a model whose answer depends on anything but its sequence's tokens, keys and values.
+
+        The same tokens are read at once, and in three forwards beside another sequence. Rows that were not
+        written hold NaN meanwhile.
+        """
+        family, (first, then, last) = type(self.net).__name__, (4, 7, PROBE_TOKENS)
+        tokens = [(index * 7919 + 1) % self.vocab for index in range(PROBE_TOKENS)]
+        for layer in self.rows.layers:
+            for block in layer:
+                block[:, : 2 * SCRATCH] = block[:, self.rows.scratch :] = torch.nan
         try:
-            logits = self.probe(0)
-        except (TypeError, RuntimeError, AttributeError) as error:
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {error}") from error
-        written = self.rows.blocks[:, :, :, self.rows.scratch : self.rows.scratch + PROBE_TOKENS]
-        if not bool(torch.isfinite(written).all()) or not bool(torch.isfinite(logits).all()):
-            told = "not every layer keeps keys and values"
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {told}")
+            whole = self.probe(0)[[first - 1, then - 1, last - 1]]
+            pieces = []
+            for start, stop in ((0, first), (first, then), (then, last)):
+                beside = Part(0, tokens[start + 1 : stop + 1] or tokens[:1], start, SCRATCH, wanted=False)
+                part = Part(0, tokens[start:stop], start, 0, wanted=True)
+                pieces.append(self.forward([beside, part]))
+        except (TypeError, RuntimeError, AttributeError, LookupError) as error:
+            raise UserError("LM010", f"{family} is not supported: {error}") from error
+        read = torch.cat(pieces).float()
+        if not bool(torch.isfinite(whole).all() and torch.isfinite(read).all()):
+            raise UserError("LM010", f"{family} is not supported: a short prompt drives it to NaN or Inf")
+        off = (read - whole).norm(dim=1) / (whole - whole.mean(1, keepdim=True)).norm(dim=1)
+        if float(off.max()) > (ALIKE if self.dtype.itemsize > 2 else ALIKE_IN_16_BIT):
+            told = "its answers change when a prompt is cut or has neighbours"
+            raise UserError("LM010", f"{family} is not supported: {told}")
 
 
 def prove(base: Tensor, through: Tensor, item: str) -> None:
