@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from actors.lm.attention import Packed, Span
+from actors.lm.attention import Packed, Span, reading
+from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
@@ -18,11 +18,14 @@ from actors.lm.weights import find_device, read_base
 from placement.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
 PROBE_TOKENS = 8
+#: How far logits of the same tokens may be apart, as a share of their spread, when they are read otherwise.
+ALIKE = 0.01
+ALIKE_IN_16_BIT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +58,7 @@ class Model:
     #: the kernel of each Linear, and what the candidates took by "out x in", name and rows
     kernels: dict[str, str] = field(default_factory=dict)
     kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
-    interlude: Callable[[], None] | None = None
     deterministic: bool = False
-    #: what each decoder layer calls first; a function, so that a copied layer still calls this model's
-    hook: Callable[..., None] = field(init=False)
-
-    def __post_init__(self) -> None:
-        def call(*_: object) -> None:
-            if self.interlude is not None:
-                self.interlude()
-
-        self.hook = call
 
     @classmethod
     def load(  # noqa: PLR0913 -- the options of a base, each by its name
@@ -87,8 +80,8 @@ class Model:
         and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
         "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
         of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
-        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32, or
-        bfloat16: half the room, adapters rounded.
+        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32,
+        or bfloat16: half the room, adapters rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
         whole or needs what is not built, LM020 if `deterministic` cannot be kept here.
@@ -100,7 +93,7 @@ class Model:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
             fitted = fit(net, kind, auto=auto, deterministic=deterministic)
             nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
-            rows = Rows(text, kv_nbytes, kind, where)
+            rows = Rows(survey(net, config), kv_nbytes, kind, where)
             exact = deterministic or where.type == "cpu"
             arena = Slots.install(net, slots, max_rank, where, getattr(torch, slot_dtype), exact=exact)
         except RuntimeError as error:
@@ -109,7 +102,6 @@ class Model:
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
         model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
         model.deterministic = deterministic
-        model._hook_layers(net)
         model._check()
         return model
 
@@ -122,12 +114,11 @@ class Model:
         and may call `forward` for other sequences; what it raises ends this forward.
         """
         shadows = self.slots.shadows
-        with self._between_layers(interlude):
-            if not shadows or not any(part.slot in shadows for part in parts):
-                return self._forward(self.net, parts)
-            return self._forward_each(parts)
+        if not shadows or not any(part.slot in shadows for part in parts):
+            return self._forward(self.net, parts, interlude)
+        return self._forward_each(parts, interlude)
 
-    def _forward_each(self, parts: Sequence[Part]) -> Tensor:
+    def _forward_each(self, parts: Sequence[Part], interlude: Callable[[], None] | None) -> Tensor:
         """Run the base's parts and those of each shadow in forwards of their own.
 
         Rows of a shadow share what its own GEMMs do, so a deterministic engine runs them one by one.
@@ -141,11 +132,11 @@ class Model:
         logits: list[Tensor] = []
         for (shadow, _), indexes in groups.items():
             net = self.slots.shadows[shadow] if shadow else self.net
-            logits.append(self._forward(net, [parts[index] for index in indexes]))
+            logits.append(self._forward(net, [parts[index] for index in indexes], interlude))
             places.extend(index for index in indexes if parts[index].wanted)
         return torch.cat(logits)[sorted(range(len(places)), key=places.__getitem__)]
 
-    def _forward(self, net: nn.Module, parts: Sequence[Part]) -> Tensor:
+    def _forward(self, net: nn.Module, parts: Sequence[Part], interlude: Callable[[], None] | None) -> Tensor:
         singles = [index for index, part in enumerate(parts) if len(part.tokens) == 1]
         order = [singles[place] for place in self.slots.plan([parts[index].slot for index in singles]).order]
         rows_slots = [parts[index].slot for index in order]
@@ -168,7 +159,8 @@ class Model:
                 chunks.append(Chunk(start, start + count, part.slot))
             last[index] = start + count - 1
         missing = -len(tokens) % self.grain
-        packed = Packed(self._ids(rows + [self.rows.scratch] * missing), tuple(spans), self.rows)
+        written = self._ids(rows + [self.rows.scratch] * missing)
+        packed = Packed(written, tuple(spans), self.rows, interlude)
         # Wanted rows reach the head in the order of `parts`: their logits, long as they are, stay in place.
         keep = [last[index] for index, part in enumerate(parts) if part.wanted]
         heads = [Head(part.slot, len(part.tokens) > 1) for part in parts if part.wanted]
@@ -190,35 +182,19 @@ class Model:
 
     def seat(self, slot: int, shadow: nn.Module) -> None:
         """Have the net `shadow` serve the free `slot` until it is emptied; it shares weights and KV rows."""
-        self._hook_layers(shadow)
         self.slots.empty(slot)
         self.slots.shadows[slot] = shadow
-
-    @contextmanager
-    def _between_layers(self, interlude: Callable[[], None] | None) -> Iterator[None]:
-        before, self.interlude = self.interlude, interlude
-        try:
-            yield
-        finally:
-            self.interlude = before
-
-    def _hook_layers(self, net: nn.Module) -> None:
-        """Have each decoder layer of `net` call the interlude first, once even if it is known already."""
-        lists = [module for module in net.modules() if isinstance(module, nn.ModuleList)]
-        for layer in max(lists, key=len, default=()):
-            if self.hook not in layer._forward_pre_hooks.values():  # noqa: SLF001 -- torch tells no other way
-                layer.register_forward_pre_hook(self.hook)
 
     def _run(
         self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]
     ) -> Tensor:
-        out = net(
-            input_ids=self._ids(tokens)[None],
-            position_ids=self._ids(positions)[None],
-            use_cache=False,
-            logits_to_keep=self._ids(keep),
-            packed=packed,
-        )
+        with reading(packed):
+            out = net(
+                input_ids=self._ids(tokens)[None],
+                position_ids=self._ids(positions)[None],
+                use_cache=False,
+                logits_to_keep=self._ids(keep),
+            )
         logits: Tensor = out.logits[0]
         return logits
 
@@ -227,16 +203,32 @@ class Model:
 
     @torch.inference_mode()
     def _check(self) -> None:
-        """Refuse a model with layers that bypass our attention (state spaces, latent attention)."""
-        self.rows.blocks[:, :, :, -SCRATCH:] = torch.nan
+        """Refuse a model whose answer depends on anything but its sequence's tokens, keys and values.
+
+        The same tokens are read at once, and in three forwards beside another sequence. Rows that were not
+        written hold NaN meanwhile.
+        """
+        family, (first, then, last) = type(self.net).__name__, (4, 7, PROBE_TOKENS)
+        tokens = [(index * 7919 + 1) % self.vocab for index in range(PROBE_TOKENS)]
+        for layer in self.rows.layers:
+            for block in layer:
+                block[:, : 2 * SCRATCH] = block[:, self.rows.scratch :] = torch.nan
         try:
-            logits = self.probe(0)
-        except (TypeError, RuntimeError, AttributeError) as error:
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {error}") from error
-        written = self.rows.blocks[:, :, :, self.rows.scratch : self.rows.scratch + PROBE_TOKENS]
-        if not bool(torch.isfinite(written).all()) or not bool(torch.isfinite(logits).all()):
-            told = "not every layer keeps keys and values"
-            raise UserError("LM010", f"{type(self.net).__name__} is not supported: {told}")
+            whole = self.probe(0)[[first - 1, then - 1, last - 1]]
+            pieces = []
+            for start, stop in ((0, first), (first, then), (then, last)):
+                beside = Part(0, tokens[start + 1 : stop + 1] or tokens[:1], start, SCRATCH, wanted=False)
+                part = Part(0, tokens[start:stop], start, 0, wanted=True)
+                pieces.append(self.forward([beside, part]))
+        except (TypeError, RuntimeError, AttributeError, LookupError) as error:
+            raise UserError("LM010", f"{family} is not supported: {error}") from error
+        read = torch.cat(pieces).float()
+        if not bool(torch.isfinite(whole).all() and torch.isfinite(read).all()):
+            raise UserError("LM010", f"{family} is not supported: a short prompt drives it to NaN or Inf")
+        off = (read - whole).norm(dim=1) / (whole - whole.mean(1, keepdim=True)).norm(dim=1)
+        if float(off.max()) > (ALIKE if self.dtype.itemsize > 2 else ALIKE_IN_16_BIT):
+            told = "its answers change when a prompt is cut or has neighbours"
+            raise UserError("LM010", f"{family} is not supported: {told}")
 
 
 def prove(base: Tensor, through: Tensor, item: str) -> None:

@@ -12,6 +12,7 @@ from transformers.utils import logging
 
 from actors.lm import attention
 from actors.lm.base import base_shape
+from actors.lm.families import refuse_family
 from placement.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def read_base(
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
+        refuse_family(config)
         _check_positions(config, path)
         kind = _dtype(dtype, device, config)
         stored = stored_half(path) if narrow and kind == torch.float32 and device.type == "cpu" else None
