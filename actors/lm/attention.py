@@ -82,7 +82,7 @@ def reading(reader: Reader) -> Iterator[None]:
 class Packed:
     """One forward over N tokens: where each is written (`rows`, [N]), what each span sees. Single use.
 
-    Spans of one query come first, as many as there are; tokens behind the last span are padding and get zeros.
+    Spans of one query come first; tokens behind the last span are padding and get zeros.
     `interlude` is called by each layer before it writes or reads, and may run other forwards.
     """
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from actors.lm.attention import Packed, Span, reading
+from actors.lm.experts import pad_experts
 from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROBE_TOKENS = 8
-#: How far logits of the same tokens may be apart, as a share of their spread, when they are read otherwise.
+#: How far logits of the same tokens, read at once or in pieces, may be apart, as a share of their spread.
 ALIKE = 0.01
 ALIKE_IN_16_BIT = 0.3
 
@@ -91,6 +92,8 @@ class Model:
         text = config.get_text_config()
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
+            if deterministic:
+                pad_experts(net)
             fitted = fit(net, kind, auto=auto, deterministic=deterministic)
             nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
             rows = Rows(survey(net, config), kv_nbytes, kind, where)

@@ -132,7 +132,7 @@ class Family:
 
     @property
     def linears(self) -> list[str]:
-        """Linears of the decoder layers, to be adapted; PEFT takes `mlp` ones of DeepSeek for fused experts."""
+        """Linears of the layers, to be adapted; PEFT takes `mlp` ones of DeepSeek for its fused experts."""
         return [
             name
             for name, module in self.theirs.named_modules()

@@ -10,7 +10,19 @@ from actors.lm.image import read_image
 from actors.lm.model import Model, Part
 from actors.lm.prepare import prepare
 from placement.errors import UserError
-from tests.lm.families import EAGER, PACKED, PROMPTS, REFUSED, SIZES, VOCAB, answer, generate, load, write
+from tests.lm.families import (
+    EAGER,
+    PACKED,
+    PROMPTS,
+    REFUSED,
+    ROOM,
+    SIZES,
+    VOCAB,
+    answer,
+    generate,
+    load,
+    write,
+)
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -22,7 +34,13 @@ pytestmark = [
 SERVED = {**PACKED, **EAGER}
 #: Their layers have no nn.Linear.
 UNADAPTED = {"gpt2"}
-BART = {"vocab_size": VOCAB, "d_model": 64, "decoder_layers": 2, "decoder_attention_heads": 4}
+BART = {
+    "encoder_layers": 2,
+    "vocab_size": VOCAB,
+    "d_model": 64,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+}
 
 
 @pytest.fixture(scope="module", params=SERVED)
@@ -48,6 +66,15 @@ def test_a_prompt_alone_is_answered_as_by_generate(family, expected):
 def test_a_mixed_batch_is_answered_as_by_generate(family, expected):
     """Greedy tokens equal generate's beside prompts of other lengths."""
     assert answer(family.ours, PROMPTS, [0] * len(PROMPTS)) == expected
+
+
+@torch.inference_mode()
+def test_the_bits_do_not_depend_on_the_company(family):
+    """In deterministic mode a prompt's and a token's logits are the same alone and among others."""
+    others = [Part(0, list(range(5, 5 + count)), 0, count * ROOM, wanted=True) for count in (1, 3, 7, 11)]
+    for part in (Part(0, PROMPTS[0], 0, 0, wanted=True), Part(0, [7], len(PROMPTS[0]), 0, wanted=True)):
+        alone = family.ours.forward([part])[0].clone()
+        assert torch.equal(family.ours.forward([*others, part])[-1], alone)
 
 
 def test_each_layer_calls_the_interlude_once(family):
