@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from actors.lm.weights import find_device, read_base
 from placement.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -60,7 +59,6 @@ class Model:
     #: the kernel of each Linear, and what the candidates took by "out x in", name and rows
     kernels: dict[str, str] = field(default_factory=dict)
     kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
-    interlude: Callable[[], None] | None = None
     deterministic: bool = False
 
     @classmethod
@@ -119,12 +117,11 @@ class Model:
         and may call `forward` for other sequences; what it raises ends this forward.
         """
         shadows = self.slots.shadows
-        with self._between_layers(interlude):
-            if not shadows or not any(part.slot in shadows for part in parts):
-                return self._forward(self.net, parts)
-            return self._forward_each(parts)
+        if not shadows or not any(part.slot in shadows for part in parts):
+            return self._forward(self.net, parts, interlude)
+        return self._forward_each(parts, interlude)
 
-    def _forward_each(self, parts: Sequence[Part]) -> Tensor:
+    def _forward_each(self, parts: Sequence[Part], interlude: Callable[[], None] | None) -> Tensor:
         """Run the base's parts and those of each shadow in forwards of their own.
 
         Rows of a shadow share what its own GEMMs do, so a deterministic engine runs them one by one.
@@ -138,11 +135,11 @@ class Model:
         logits: list[Tensor] = []
         for (shadow, _), indexes in groups.items():
             net = self.slots.shadows[shadow] if shadow else self.net
-            logits.append(self._forward(net, [parts[index] for index in indexes]))
+            logits.append(self._forward(net, [parts[index] for index in indexes], interlude))
             places.extend(index for index in indexes if parts[index].wanted)
         return torch.cat(logits)[sorted(range(len(places)), key=places.__getitem__)]
 
-    def _forward(self, net: nn.Module, parts: Sequence[Part]) -> Tensor:
+    def _forward(self, net: nn.Module, parts: Sequence[Part], interlude: Callable[[], None] | None) -> Tensor:
         singles = [index for index, part in enumerate(parts) if len(part.tokens) == 1]
         order = [singles[place] for place in self.slots.plan([parts[index].slot for index in singles]).order]
         rows_slots = [parts[index].slot for index in order]
@@ -165,7 +162,8 @@ class Model:
                 chunks.append(Chunk(start, start + count, part.slot))
             last[index] = start + count - 1
         missing = -len(tokens) % self.grain
-        packed = Packed(self._ids(rows + [self.rows.scratch] * missing), tuple(spans), self.rows)
+        written = self._ids(rows + [self.rows.scratch] * missing)
+        packed = Packed(written, tuple(spans), self.rows, interlude)
         # Wanted rows reach the head in the order of `parts`: their logits, long as they are, stay in place.
         keep = [last[index] for index, part in enumerate(parts) if part.wanted]
         heads = [Head(part.slot, len(part.tokens) > 1) for part in parts if part.wanted]
@@ -190,18 +188,9 @@ class Model:
         self.slots.empty(slot)
         self.slots.shadows[slot] = shadow
 
-    @contextmanager
-    def _between_layers(self, interlude: Callable[[], None] | None) -> Iterator[None]:
-        before, self.interlude = self.interlude, interlude
-        try:
-            yield
-        finally:
-            self.interlude = before
-
     def _run(
         self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]
     ) -> Tensor:
-        packed.interlude = self.interlude
         with reading(packed):
             out = net(
                 input_ids=self._ids(tokens)[None],

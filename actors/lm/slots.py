@@ -77,19 +77,19 @@ class SlotLinear(nn.Module):
         self.head = is_head(name)
         #: in, out
         self.shape = cast("tuple[int, int]", (linear.in_features, linear.out_features))
-        # Called as it is: a module's __call__ and the reading of its weight take longer than a small product.
-        self._base: Callable[[Tensor], Tensor] = linear.forward
         bias: Tensor | None = getattr(linear, "bias", None)
+        base: Callable[[Tensor], Tensor] = linear
         if type(linear) is nn.Linear:
-            self._base = partial(nn.functional.linear, weight=linear.weight, bias=bias)
-        self._bias = (bias,)
+            base = partial(nn.functional.linear, weight=linear.weight, bias=bias)
+        # In a tuple and without a module's ceremony: that takes longer than a small product.
+        self._own = base, bias
 
     def forward(self, x: Tensor) -> Tensor:  # [1, N, in] -> [1, N, out]
-        y = self._base(x)
+        base, bias = self._own
+        y = base(x)
         serving = self.running.now
         if serving is None:
             return y
-        (bias,) = self._bias
         if self.head:
             self._add_to_head(y, x, serving, bias)
             return y
