@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from actors.bench import rig, shapes, streams
 from actors.bench.churn import beside, disturbed
 from actors.bench.decode import block, fresh, seats
-from actors.bench.plan import Plan, sizes
+from actors.bench.plan import sizes
 from actors.bench.sheet import Sheet, at_most
 from actors.bench.spread import Spread, interleaved, over, seconds
 from actors.gauges import vram_gauge
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from actors.bench.plan import Plan
     from actors.lm.decoder import Decoder
 
 PARTS = ("activation", "churn", "decode", "memory")
@@ -44,53 +46,56 @@ def run(plan: Plan) -> list[Sheet]:
     """Measure on the first GPU, rank by rank. Raises WorldError LM014 if torch finds none."""
     if not torch.cuda.is_available():
         raise WorldError("LM014", "torch finds no CUDA GPU here, so there is nothing to measure")
+    ranks = sizes(plan, RANKS, (2, 4))
+    number = sizes(plan, (ADAPTERS,), (10,))[0]
+    of = shapes.T if plan.quick else LARGE
     sheets = []
-    for rank in sizes(plan, RANKS, (4,)):
-        shape = _shape(rank, plan)
-        asked = Plan(
-            shape, plan.repeats, plan.threads, plan.cache, plan.quick, plan.parts, plan.tell, plan.peer
-        )
-        with TemporaryDirectory() as folder:
-            sheets += _measure(asked, Path(folder))
-        torch.cuda.empty_cache()
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        decoder = _made(replace(plan, shape=replace(of, rank=max(ranks))), folder, number + 2)
+        try:
+            for rank in ranks:
+                sheets += _ranked(replace(plan, shape=replace(of, rank=rank)), decoder, folder, number)
+            if plan.does("memory"):
+                sheets.append(_memory(decoder))
+        finally:
+            decoder.stop()
     return sheets
 
 
-def _shape(rank: int, plan: Plan) -> shapes.Shape:
-    from dataclasses import replace
-
-    return replace(shapes.T if plan.quick else LARGE, rank=rank, dtype="bfloat16")
-
-
-def _measure(plan: Plan, folder: Path) -> list[Sheet]:
-    number = sizes(plan, (ADAPTERS,), (10,))[0]
-    shape = plan.shape
-    plan.tell(f"rank {shape.rank}: {shape.name} is made on {DEVICE}")
-    config = shape.config()
+def _made(plan: Plan, folder: Path, slots: int) -> Decoder:
+    """Return a decoder whose base got its random weights on the device: none of them was ever on a disk."""
+    plan.tell(f"{plan.shape.name} is made on {DEVICE}, with {slots} slots of rank {plan.shape.rank}")
+    config = plan.shape.config()
     config.tie_word_embeddings = False
     rig.hollow(config, folder / "base")
     shapes.write_tokenizer(folder / "base")
-    setting = plan.setting(number + 2, device=DEVICE, dtype="bfloat16", slot_dtype="bfloat16")
+    setting = plan.setting(slots, device=DEVICE, dtype="bfloat16", slot_dtype="bfloat16")
     decoder = rig.load_decoder(str(folder / "base"), setting)
-    try:
-        rig.randomise(decoder)
-        shapes.write_adapter(shape, folder / "adapter", 1, shape.rank, shapes.TARGETS, "bfloat16")
-        first = rig.image_of(str(folder / "adapter"), str(folder / "base"), setting)
-        images = [rig.renamed(first, 1 + at) for at in range(number)]
-        plan.tell(f"{number} images of {first.nbytes / 1e6:.0f} MB")
-        sheets = []
-        if plan.does("activation"):
-            sheets.append(_activation(plan, decoder, images, folder))
-        for at in range(min(32, number - 2)):
-            decoder.attach(f"role{at}", images[at])
-        if plan.does("churn"):
-            sheets.append(_churn(plan, decoder, images))
-        if plan.does("decode"):
-            sheets += _decode(plan, decoder)
-        if plan.does("memory"):
-            sheets.append(_memory(plan, decoder))
-    finally:
-        decoder.stop()
+    rig.randomise(decoder)
+    return decoder
+
+
+def _ranked(plan: Plan, decoder: Decoder, folder: Path, number: int) -> list[Sheet]:
+    """Measure with `number` adapters of the rank of the plan's shape; no slot is in use afterwards."""
+    rank = plan.shape.rank
+    shapes.write_adapter(plan.shape, folder / f"adapter{rank}", 1, rank, shapes.TARGETS, "bfloat16")
+    setting = plan.setting(1, slot_dtype="bfloat16")
+    first = rig.image_of(str(folder / f"adapter{rank}"), str(folder / "base"), setting)
+    images = [rig.renamed(first, 1000 * rank + at) for at in range(number)]
+    plan.tell(f"rank {rank}: {number} images of {first.nbytes / 1e6:.0f} MB")
+    sheets = []
+    if plan.does("activation"):
+        sheets.append(_activation(plan, decoder, images, folder))
+    roles = [f"role{at}" for at in range(number)]
+    for role, image in zip(roles, images, strict=True):
+        decoder.attach(role, image)
+    if plan.does("churn"):
+        sheets.append(_churn(plan, decoder, first))
+    if plan.does("decode"):
+        sheets += _decode(plan, decoder)
+    for role in roles:
+        decoder.detach(role)
     return sheets
 
 
@@ -148,11 +153,11 @@ def _pinned(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return kept
 
 
-def _churn(plan: Plan, decoder: Decoder, images: list[NDArray[np.uint8]]) -> Sheet:
-    roles = min(HOT, len(images) - 2)
-    coming = {f"cold{at}": image for at, image in enumerate(images[-2:])}
-    sheet = Sheet(f"gpu: gaps of {roles} answering roles during 10 activations/s, rank {plan.shape.rank}")
-    beside(sheet, "activations", disturbed(plan, decoder, coming, roles), at_most(1.05), at_most(1.2))
+def _churn(plan: Plan, decoder: Decoder, first: NDArray[np.uint8]) -> Sheet:
+    rank = plan.shape.rank
+    coming = {f"cold{at}": rig.renamed(first, 1000 * rank + 500 + at) for at in range(2)}
+    sheet = Sheet(f"gpu: gaps of {HOT} answering roles during 10 activations/s, rank {rank}")
+    beside(sheet, "activations", disturbed(plan, decoder, coming, HOT), at_most(1.05), at_most(1.2))
     return sheet
 
 
@@ -182,11 +187,11 @@ def _decode(plan: Plan, decoder: Decoder) -> list[Sheet]:
     return [sheet, ratios]
 
 
-def _memory(plan: Plan, decoder: Decoder) -> Sheet:
+def _memory(decoder: Decoder) -> Sheet:
     """Compare what the ledger counts with what NVML says of the device."""
     slots = decoder.slot_nbytes * decoder.stats().slots
     counted = decoder.base_nbytes + decoder.kv_nbytes + slots
-    sheet = Sheet(f"gpu: memory, rank {plan.shape.rank}, GB")
+    sheet = Sheet("gpu: memory, GB")
     for what, nbytes in (("base", decoder.base_nbytes), ("KV", decoder.kv_nbytes), ("slots", slots)):
         sheet.add(what, f"{nbytes / 1e9:.2f}")
     sheet.add("torch, reserved", f"{torch.cuda.memory_reserved() / 1e9:.2f}")
