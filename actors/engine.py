@@ -56,6 +56,8 @@ class EngineSpec:
     kv_nbytes: int
     threads: int
     deterministic: bool
+    kernels: str = "auto"
+    slot_dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class Engine:
                     kv_nbytes=spec.kv_nbytes,
                     threads=spec.threads,
                     deterministic=spec.deterministic,
+                    kernels=spec.kernels,
+                    slot_dtype=spec.slot_dtype,
                 )
             return self._decoder
 

@@ -45,7 +45,7 @@ class Origin:
     """What an adapter's image is built from: its source, and the base that it is checked against.
 
     `lora_path` is a PEFT directory (absolute), a URL of a folder, or a hub id. `shape` is the base as its
-    engine told it, for a node that does not have the base's files.
+    engine told it, for a node that does not have the base's files. `slot_dtype` is that of its slots.
     """
 
     role: str
@@ -53,6 +53,7 @@ class Origin:
     base_path: str
     max_rank: int
     shape: BaseShape | None = None
+    slot_dtype: str = "float32"
 
 
 class Intake:

@@ -17,7 +17,7 @@ from actors.lm.header import AdapterError
 from actors.lm.image import read_image
 from actors.lm.model import Model, prove
 from actors.lm.request import Attached, Delta, Request, Sampling, SlotUse, Stats
-from actors.lm.sample import dice
+from actors.lm.sample import Drawing
 from actors.lm.seats import Seats
 from actors.lm.sequence import Sequence
 from actors.lm.steps import Event, Steps
@@ -75,7 +75,7 @@ class Decoder:
         self._thread = threading.Thread(target=self._run, name=f"decoder {shape.name}", daemon=True)
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 -- the options of a base, each by its name
         cls,
         path: str,
         *,
@@ -86,14 +86,17 @@ class Decoder:
         kv_nbytes: int = 256 << 20,
         threads: int = 1,
         deterministic: bool = False,
+        kernels: str = "auto",
+        slot_dtype: str = "float32",
     ) -> Decoder:
         """Load the checkpoint in `path`, reserve slots and KV cache, start the decode thread. Takes seconds.
 
-        `device` and `dtype` "auto": see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
+        `device`, `dtype`, `kernels`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
         flight, answers included. `threads` are torch's for one operation, in the whole process.
         `deterministic`: see `Steps`. Raises UserError LM009, LM010 or LM011 for what cannot be served.
         """
         shape = base_shape(path)
+        torch.set_num_threads(threads)  # kernels are measured with the threads that will run them
         model = Model.load(
             path,
             device=device,
@@ -102,6 +105,8 @@ class Decoder:
             max_rank=max_rank,
             kv_nbytes=kv_nbytes,
             deterministic=deterministic,
+            kernels=kernels,
+            slot_dtype=slot_dtype,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)
@@ -216,13 +221,14 @@ class Decoder:
 
     def _accept(self, request: Request) -> Sequence:
         self._check(request)
-        text, generator = Text(self._tokenizer, request.sampling.stop), dice(request.sampling)
+        text = Text(self._tokenizer, request.sampling.stop, request.sampling.ends(self.eos))
+        drawing = Drawing.of(request.sampling, request.tokens)
         slot = 0 if request.item is None else self._seats.lease(request.item)
         sequence = Sequence(
             request=request,
             slot=slot,
             text=text,
-            dice=generator,
+            drawing=drawing,
             began_s=time.monotonic(),
             loop=asyncio.get_running_loop(),
             queue=asyncio.Queue(),

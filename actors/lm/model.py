@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from actors.lm.attention import Packed, Span
+from actors.lm.fit import fit
 from actors.lm.header import AdapterError
 from actors.lm.rows import SCRATCH, Rows
 from actors.lm.slots import Chunk, Slots
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROBE_TOKENS = 8
-GRAIN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,13 @@ class Model:
     slots: Slots
     #: every GEMM of the base has a multiple of this many rows
     grain: int = 1
+    #: the kernel of each Linear, and what the candidates took by "out x in", name and rows
+    kernels: dict[str, str] = field(default_factory=dict)
+    kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
     interlude: Callable[[], None] | None = None
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 -- the options of a base, each by its name
         cls,
         path: str,
         *,
@@ -65,27 +68,34 @@ class Model:
         max_rank: int,
         kv_nbytes: int,
         deterministic: bool = False,
+        kernels: str = "auto",
+        slot_dtype: str = "float32",  # noqa: ARG003 -- read by the slots of the next change
     ) -> Model:
         """Load the safetensors checkpoint in `path` and reserve slots and KV rows.
 
         "auto" device is cuda:0 if there is one, else the CPU. "auto" dtype is the checkpoint's own on CUDA,
-        and fp32 on the CPU: there it equals PEFT to the bit, and the small GEMMs of LoRA cost more in bf16
-        than in fp32. Raises UserError LM009 if the device is not there or has no room, LM010 if the model
-        cannot be loaded whole or needs what is not built.
+        and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
+        "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
+        of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
+        PEFT's to the bit. What is measured holds for the threads that torch has now.
+
+        Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
+        whole or needs what is not built, LM020 if `deterministic` cannot be kept here.
         """
-        where = find_device(device)
-        net, config, kind = read_base(path, dtype, where)
+        where, auto = find_device(device), kernels == "auto"
+        net, config, kind = read_base(path, dtype, where, narrow=auto)
         text = config.get_text_config()
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
-            nbytes = sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
+            fitted = fit(net, kind, auto=auto, deterministic=deterministic)
+            nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
             rows = Rows(text, kv_nbytes, kind, where)
             arena = Slots.install(net, slots, max_rank, where)
         except RuntimeError as error:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
-        model.grain = GRAIN if deterministic else 1
+        model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
         model._hook_layers()
         model._check()
         return model

@@ -8,15 +8,26 @@ from placement.errors import UserError
 
 MAX_SEED = 2**63 - 1
 MAX_STOPS = 16
+MAX_STOP_TOKENS = 64
+#: Most alternatives of a token that an answer may list, as the OpenAI API has it.
+MAX_LOGPROBS = 20
+#: Most answers to one prompt.
+MAX_SAMPLES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen: temperature, top_k, then top_p, as transformers does. Temperature 0 is greedy.
+    """How tokens are chosen, and when an answer ends.
 
-    `top_k` 0 and `top_p` 1 switch them off; the same `seed` gives the same draw, None draws anew each time;
-    the answer ends before the first of the `stop` texts. Raises UserError LM006 for values out of range or of
-    another type.
+    Logits pass through repetition_penalty, temperature, top_k, top_p, min_p, in this order, which is that of
+    transformers. The penalty looks at prompt and answer; 1 switches it off, as 0 does top_k and min_p, and 1
+    top_p. Temperature 0 is greedy. The same `seed` gives the same draw, None draws anew each time; of `n`
+    answers to one prompt, answer i draws by (seed, i), so answer 0 is that of n = 1.
+
+    `logprobs` asks for the log-probability of each token and of so many of the likeliest, before any of the
+    above changed them. The answer ends before the first of the `stop` texts, with one of `stop_tokens` (which
+    gives no text), or with the model's end token unless `ignore_eos`. Raises UserError LM006 for values out
+    of range or of another type.
     """
 
     temperature: float = 0.0
@@ -25,27 +36,56 @@ class Sampling:
     seed: int | None = None
     max_tokens: int = 200
     stop: tuple[str, ...] = ()
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    stop_tokens: tuple[int, ...] = ()
+    logprobs: int | None = None
+    n: int = 1
+    ignore_eos: bool = False
 
     def __post_init__(self) -> None:
-        checks = (
+        for good, name, allowed in (*self._draws(), *self._ends()):
+            if not good:
+                raise UserError("LM006", f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
+
+    def ends(self, eos: frozenset[int]) -> frozenset[int]:
+        """Return the tokens that end an answer of a model with the end tokens `eos`."""
+        return frozenset(self.stop_tokens) | (frozenset() if self.ignore_eos else eos)
+
+    def _draws(self) -> tuple[tuple[bool, str, str], ...]:
+        """Return of each setting of the draw whether it is good, its name, and what is allowed."""
+        penalty, seed = self.repetition_penalty, self.seed
+        return (
             (_number(self.temperature) and 0 <= self.temperature <= 100, "temperature", "0 to 100"),
             (_number(self.top_p) and 0 < self.top_p <= 1, "top_p", "above 0, up to 1"),
-            (type(self.top_k) is int and self.top_k >= 0, "top_k", "an integer, 0 or more"),
+            (_whole(self.top_k, 0), "top_k", "an integer, 0 or more"),
+            (_number(self.min_p) and 0 <= self.min_p <= 1, "min_p", "0 to 1"),
+            (_number(penalty) and 0.01 <= penalty <= 100, "repetition_penalty", "0.01 to 100"),
+            (seed is None or _whole(seed, 0, MAX_SEED), "seed", f"an integer, 0 to {MAX_SEED}"),
             (
-                self.seed is None or (type(self.seed) is int and 0 <= self.seed <= MAX_SEED),
-                "seed",
-                f"an integer, 0 to {MAX_SEED}",
+                self.logprobs is None or _whole(self.logprobs, 0, MAX_LOGPROBS),
+                "logprobs",
+                f"an integer, 0 to {MAX_LOGPROBS}, or None",
             ),
-            (type(self.max_tokens) is int and self.max_tokens >= 1, "max_tokens", "an integer, 1 or more"),
+            (_whole(self.n, 1, MAX_SAMPLES), "n", f"an integer, 1 to {MAX_SAMPLES}"),
+        )
+
+    def _ends(self) -> tuple[tuple[bool, str, str], ...]:
+        """Return the same of each setting that ends an answer."""
+        return (
+            (_whole(self.max_tokens, 1), "max_tokens", "an integer, 1 or more"),
             (
                 _texts(self.stop) and len(self.stop) <= MAX_STOPS,
                 "stop",
                 f"a tuple of up to {MAX_STOPS} texts, none empty",
             ),
+            (
+                _token_ids(self.stop_tokens) and len(self.stop_tokens) <= MAX_STOP_TOKENS,
+                "stop_tokens",
+                f"a tuple of up to {MAX_STOP_TOKENS} token ids",
+            ),
+            (type(self.ignore_eos) is bool, "ignore_eos", "true or false"),
         )
-        for good, name, allowed in checks:
-            if not good:
-                raise UserError("LM006", f"{name} is {getattr(self, name)!r}; allowed: {allowed}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +109,27 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's natural log-probability, and (token, log-probability) of the likeliest, best first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of an answer: its new tokens and their text, which is whole characters and may be empty.
 
-    `finish` is None until the last piece: "stop" (end token or stop text) or "length".
+    `finish` is None until the last piece: "stop" (end token, stop token or stop text) or "length". `index`
+    tells which of the `n` answers it belongs to. `logprobs` has one entry per token if they were asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: str | None = None
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +180,13 @@ def _number(value: object) -> bool:
     return type(value) in {int, float}
 
 
+def _whole(value: object, least: int, most: int | None = None) -> bool:
+    return type(value) is int and value >= least and (most is None or value <= most)
+
+
 def _texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(text, str) and text for text in value)
+
+
+def _token_ids(value: object) -> bool:
+    return isinstance(value, tuple) and all(_whole(token, 0) for token in value)

@@ -11,9 +11,8 @@ from placement.errors import TierceError, WorldError
 if TYPE_CHECKING:
     import asyncio
 
-    import torch
-
     from actors.lm.request import Delta, Request
+    from actors.lm.sample import Drawing
     from actors.lm.text import Text
 
 
@@ -28,7 +27,7 @@ class Sequence:
     #: 0 is the base
     slot: int
     text: Text
-    dice: torch.Generator | None
+    drawing: Drawing
     began_s: float
     #: the loop of the caller, and where it waits for its events
     loop: asyncio.AbstractEventLoop

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left
 
 
 class Spans:
@@ -14,23 +14,42 @@ class Spans:
         #: (start, size) of every gap, ordered by start; no two gaps touch
         self._gaps: list[tuple[int, int]] = [(0, capacity)]
 
+    @property
+    def gaps(self) -> tuple[tuple[int, int], ...]:
+        """Return (start, size) of every gap, ordered by start; no two touch."""
+        return tuple(self._gaps)
+
     def take(self, size: int) -> int | None:
         """Return the first row of `size` free ones, None while no gap is large enough."""
         for index, (start, gap) in enumerate(self._gaps):
             if gap >= size:
-                self._gaps[index : index + 1] = [(start + size, gap - size)] if gap > size else []
-                self.used += size
+                self._shorten(index, size)
                 return start
         return None
 
+    def take_at(self, start: int, size: int) -> bool:
+        """Take the rows from `start` if a gap begins there and has `size` of them; return whether it did."""
+        index = bisect_left(self._gaps, (start, 0))
+        if index == len(self._gaps) or self._gaps[index][0] != start or self._gaps[index][1] < size:
+            return False
+        self._shorten(index, size)
+        return True
+
     def free(self, start: int, size: int) -> None:
-        """Give back a span that `take` returned."""
-        insort(self._gaps, (start, size))
+        """Give back rows that were taken: a whole span, or a part of one."""
         self.used -= size
-        merged: list[tuple[int, int]] = []
-        for begin, gap in self._gaps:
-            if merged and sum(merged[-1]) == begin:
-                merged[-1] = (merged[-1][0], merged[-1][1] + gap)
-            else:
-                merged.append((begin, gap))
-        self._gaps = merged
+        index = bisect_left(self._gaps, (start, 0))
+        first, last = index, index
+        if last < len(self._gaps) and self._gaps[last][0] == start + size:
+            size += self._gaps[last][1]
+            last += 1
+        if first and sum(self._gaps[first - 1]) == start:
+            first -= 1
+            size += start - self._gaps[first][0]
+            start = self._gaps[first][0]
+        self._gaps[first:last] = [(start, size)]
+
+    def _shorten(self, index: int, size: int) -> None:
+        start, gap = self._gaps[index]
+        self._gaps[index : index + 1] = [(start + size, gap - size)] if gap > size else []
+        self.used += size

@@ -6,7 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias
 
 from actors.lm.request import Delta
-from actors.lm.sample import choose
+from actors.lm.sample import Choice, choose
 from actors.lm.sequence import Sequence
 from placement.errors import TierceError, WorldError
 
@@ -79,9 +79,9 @@ class Steps:
             for sequence, part in batch:
                 sequence.written += len(part.tokens)
             wanted = [sequence for sequence, part in batch if part.wanted]
-            chosen = choose(logits, [(sequence.request.sampling, sequence.dice) for sequence in wanted])
-            for sequence, token in zip(wanted, chosen, strict=True):
-                self._events.append((sequence, self._hear(sequence, token)))
+            chosen = choose(logits, [sequence.drawing for sequence in wanted])
+            for sequence, choice in zip(wanted, chosen, strict=True):
+                self._events.append((sequence, self._hear(sequence, choice)))
 
     def fail(self, error: Callable[[], TierceError]) -> None:
         """End everybody, each with an `error` of its own."""
@@ -100,16 +100,18 @@ class Steps:
                 room -= len(prompts[-1][1].tokens)
         return [batch for batch in (answers, prompts) if batch]
 
-    def _hear(self, sequence: Sequence, token: int | None) -> Delta | TierceError:
-        if token is None:
+    def _hear(self, sequence: Sequence, choice: Choice | None) -> Delta | TierceError:
+        if choice is None:
             self._leave(sequence)
             told = f"{sequence.request.item} gave NaN or Inf after {len(sequence.out)} tokens"
             return WorldError("LM008", told, "the adapter is broken for this prompt")
         self.tokens += 1
+        token = choice.token
         sequence.out.append(token)
-        text = "" if token in self._eos else sequence.text.push(token)
+        sequence.drawing.seen.append(token)
+        text = sequence.text.push(token)
         finish = None
-        if token in self._eos or sequence.text.stopped:
+        if sequence.text.stopped:
             finish = "stop"
         elif len(sequence.out) == sequence.request.sampling.max_tokens:
             finish = "length"
@@ -117,7 +119,8 @@ class Steps:
             text += sequence.text.end()
             finish = "stop" if sequence.text.stopped else finish
             self._leave(sequence)
-        return Delta(text, (token,), finish)
+        logprobs = () if choice.logprob is None else (choice.logprob,)
+        return Delta(text, (token,), finish, logprobs=logprobs)
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence.row is None:

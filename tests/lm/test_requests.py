@@ -380,7 +380,7 @@ async def test_a_token_of_a_step_that_died_is_still_told(world, images):
 
 async def test_a_request_that_cannot_begin_holds_no_lease(plain, monkeypatch):
     """If the dice of a request cannot be made, its slot is as free as before."""
-    monkeypatch.setattr("actors.lm.decoder.dice", broken)
+    monkeypatch.setattr("actors.lm.decoder.Drawing.of", broken)
     with pytest.raises(RuntimeError):
         await heard(plain, ask())
     assert plain.attached()["plain"].leases == 0

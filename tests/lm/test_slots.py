@@ -19,7 +19,15 @@ NAMES = ["plain", "rslora", "patterns", "subset", "head"]
 @pytest.fixture(scope="module")
 def model(world):
     """The base with four slots, in fp32."""
-    return Model.load(str(world.base), device="cpu", dtype="float32", slots=4, max_rank=16, kv_nbytes=1 << 20)
+    return Model.load(
+        str(world.base),
+        device="cpu",
+        dtype="float32",
+        slots=4,
+        max_rank=16,
+        kv_nbytes=1 << 20,
+        kernels="torch",
+    )
 
 
 @torch.inference_mode()
@@ -55,7 +63,13 @@ def test_logits_equal_peft_to_the_bit(model, world, images, name, slot):
 def test_bf16_base_with_fp32_slots_equals_peft_to_the_bit(world, images):
     """On a bf16 base the slots stay fp32, which is what PEFT does by default."""
     model = Model.load(
-        str(world.base), device="cpu", dtype="bfloat16", slots=1, max_rank=16, kv_nbytes=1 << 20
+        str(world.base),
+        device="cpu",
+        dtype="bfloat16",
+        slots=1,
+        max_rank=16,
+        kv_nbytes=1 << 20,
+        kernels="torch",
     )
     model.slots.fill(1, read_image(images["patterns"]))
     peft = world.peft("patterns", dtype=torch.bfloat16)
