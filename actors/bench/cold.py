@@ -52,7 +52,7 @@ BEAT_S = 1.0
 DRAIN_S = 30.0
 #: a role that waits longer for its seat is starving
 WANT_S = 120.0
-QUICK_WANT_S = 1.0
+QUICK_WANT_S = 3.0
 POLL_S = 0.002
 
 
@@ -69,6 +69,7 @@ class Desk:
         self._images = images
         self._machine = Machine(Limits(), 1)
         self.want_s = want_s
+        self._patience_s = float(getattr(self._machine.limits, "drain_after_s", BEAT_S))
         self._wants: dict[str, asyncio.Future[None]] = {}
         self._works: set[asyncio.Task[None]] = set()
         self._pulse: asyncio.Task[None] | None = None
@@ -117,9 +118,16 @@ class Desk:
 
     async def _want(self, item: str) -> None:
         want = f"want{time.monotonic_ns()}"
-        self._wants[want] = asyncio.get_running_loop().create_future()
-        self._tell(Wanted(want, Item(item), self._now_s() + self.want_s))
-        await self._wants[want]
+        ended = self._wants[want] = asyncio.get_running_loop().create_future()
+        try:
+            self._tell(Wanted(want, Item(item), self._now_s() + self.want_s))
+            # As the coordinator does: once a want has been patient, the brain looks whom to drain.
+            await asyncio.wait([ended], timeout=self._patience_s)
+            if not ended.done():
+                self._tell(Tick())
+            await ended
+        finally:
+            del self._wants[want]
 
     def _now_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -131,10 +139,10 @@ class Desk:
     def _take(self, command: Command) -> None:
         match command:
             case Grant(want):
-                if not self._wants[want].done():
+                if want in self._wants:  # else its caller was cancelled
                     self._wants[want].set_result(None)
             case Refuse(want, item, code, reason):
-                if not self._wants[want].done():
+                if want in self._wants:
                     self._wants[want].set_exception(WorldError(code, f"{item}: {reason}"))
             case Copy() | Drop():
                 work = asyncio.create_task(self._perform(command))
