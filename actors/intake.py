@@ -179,7 +179,7 @@ class Intake:
         return replace(prepared, image=NO_IMAGE)
 
     async def _build(self, origin: Origin, where: str) -> Prepared:
-        work = partial(prepare, where, origin.base_path, origin.max_rank, origin.shape)
+        work = partial(prepare, where, origin.base_path, origin.max_rank, origin.shape, origin.slot_dtype)
         return await asyncio.wait_for(self._in_child(origin, work), PREPARE_S)
 
     async def _in_child(self, origin: Origin, work: Callable[[], T]) -> T:

@@ -69,7 +69,7 @@ class Desk:
         self._images = images
         self._machine = Machine(Limits(), 1)
         self.want_s = want_s
-        self._patience_s = float(getattr(self._machine.limits, "drain_after_s", BEAT_S))
+        self._patience_s = self._machine.limits.drain_after_s
         self._wants: dict[str, asyncio.Future[None]] = {}
         self._works: set[asyncio.Task[None]] = set()
         self._pulse: asyncio.Task[None] | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import time
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 
 from actors.lm.decoder import Decoder
-from actors.lm.image import read_image
+from actors.lm.image import Image, read_image
 from actors.lm.model import Model, Part
 from actors.lm.prepare import prepare
 from actors.lm.request import Request, Sampling
@@ -45,17 +44,17 @@ class Setting:
 
 def load_model(base: str, setting: Setting) -> Model:
     """Load the net alone: no decode thread, the caller's thread computes."""
-    return Model.load(base, **_taken(Model.load, _options(setting, but="threads")))
+    return Model.load(base, **_options(setting, but="threads"))
 
 
 def load_decoder(base: str, setting: Setting) -> Decoder:
     """Load a running decoder; the caller stops it."""
-    return Decoder.load(base, **_taken(Decoder.load, _options(setting)))
+    return Decoder.load(base, **_options(setting))
 
 
 def sampling(**asked: Any) -> Sampling:
     """Return the sampling that is asked."""
-    return Sampling(**_taken(Sampling, asked))
+    return Sampling(**asked)
 
 
 def request(item: str | None, tokens: Sequence[int], max_tokens: int, **asked: Any) -> Request:
@@ -67,8 +66,7 @@ def request(item: str | None, tokens: Sequence[int], max_tokens: int, **asked: A
 
 def image_of(adapter: str, base: str, setting: Setting) -> NDArray[np.uint8]:
     """Prepare an adapter for the engine of `setting`."""
-    options = _taken(prepare, {"slot_dtype": setting.slot_dtype})
-    return prepare(adapter, base, setting.max_rank, **options).image
+    return prepare(adapter, base, setting.max_rank, slot_dtype=setting.slot_dtype).image
 
 
 def renamed(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
@@ -86,21 +84,21 @@ def renamed(image: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:
 
 def fill(model: Model, slot: int, image: NDArray[np.uint8]) -> None:
     """Check an image and copy it into a slot of a model that nobody else uses."""
-    content = read_image(image)
+    content = _slot_image(image)
     model.slots.check(content)
     model.slots.fill(slot, content)
 
 
 def filler(model: Model, image: NDArray[np.uint8]) -> Callable[[int], None]:
     """Return what copies an image, read and checked already, into a slot: what activation comes down to."""
-    content = read_image(image)
+    content = _slot_image(image)
     model.slots.check(content)
     return lambda slot: model.slots.fill(slot, content)
 
 
 def payload(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the bytes of an image that a slot takes."""
-    return read_image(image).slot.reshape(-1).view(np.uint8)
+    return _slot_image(image).slot.reshape(-1).view(np.uint8)
 
 
 def mapped(path: str | Path) -> NDArray[np.uint8]:
@@ -287,14 +285,15 @@ def randomise(decoder: Decoder) -> None:
     model = model_of(decoder)
     for name, weight in model.net.named_parameters():
         weight.fill_(1.0) if "norm" in name else weight.normal_(0.0, 0.02)
-    decoder._base_probe = decoder._between_steps(lambda: model.probe(0))  # noqa: SLF001 -- it was of zeros
+    decoder._base_probe = decoder._loop.call(lambda: model.probe(0))  # noqa: SLF001 -- it was of zeros
+
+
+def _slot_image(image: NDArray[np.uint8]) -> Image:
+    content = read_image(image)
+    if not isinstance(content, Image):
+        raise TypeError(f"the bench measures slots, and {content.digest} is a shadow")
+    return content
 
 
 def _options(setting: Setting, but: str = "") -> dict[str, Any]:
     return {each.name: getattr(setting, each.name) for each in fields(setting) if each.name != but}
-
-
-def _taken(call: Callable[..., object], options: dict[str, Any]) -> dict[str, Any]:
-    """Return those of the options that a callable has."""
-    known = inspect.signature(call).parameters
-    return {name: value for name, value in options.items() if name in known}

@@ -12,7 +12,7 @@ from actors.lm.base import base_shape
 from actors.lm.chat import eos_ids, load_tokenizer
 from actors.lm.delivery import Delivery
 from actors.lm.header import AdapterError
-from actors.lm.image import FORMAT, Image, read_image
+from actors.lm.image import FORMAT, Image, ShadowImage, read_image
 from actors.lm.loader import Loader, Pace
 from actors.lm.loop import Loop
 from actors.lm.model import Model, prove
@@ -22,6 +22,7 @@ from actors.lm.sample import Drawing
 from actors.lm.schedule import GRID, Schedule
 from actors.lm.seats import Lease, Seats
 from actors.lm.sequence import Caller, Sequence
+from actors.lm.shadow import Shadow
 from actors.lm.stats import Stats
 from actors.lm.steps import Steps
 from actors.lm.text import Text
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from actors.lm.base import BaseShape
-    from actors.lm.image import ShadowImage
 
 __all__ = ["Attached", "Decoder", "Delta", "Request", "Sampling", "SlotUse", "Stats"]
 
@@ -70,6 +70,8 @@ class Decoder:
         #: what was attached and proven before, item and content: it is not probed again
         self._proven: set[tuple[str, str]] = set()
         self._base_probe: torch.Tensor
+        #: by slot, those that no slot can hold
+        self._shadows: dict[int, Shadow] = {}
 
     @classmethod
     def load(  # noqa: PLR0913 -- the options of a base, each by its name
@@ -142,11 +144,12 @@ class Decoder:
             slot = self._seats.reserve(item)
             try:
                 copy_s, nbytes = self._loader.load(lambda pace: self._bring(slot, content, pace)).result()
-                if not proven and (item, content.digest) not in self._proven:
+                known = proven or (item, content.digest) in self._proven
+                if not known or isinstance(content, ShadowImage):  # only a forward shows what a shadow lacks
                     prove(self._base_probe, self._loop.call(lambda: self._model.probe(slot)), item)
                 self._loop.check()
             except BaseException:
-                self._model.slots.empty(slot)
+                self._clear(slot)
                 self._seats.leave(item)
                 self._loop.check()
                 raise
@@ -158,17 +161,27 @@ class Decoder:
     def _bring(self, slot: int, content: Image | ShadowImage, pace: Pace) -> tuple[float, int]:
         """Bring an image into a slot that no request names; return the seconds and bytes that it took."""
         began_s = time.perf_counter()
-        if not isinstance(content, Image):
-            raise AdapterError("ADP023", f"an adapter with {content.why} cannot be served by this engine")
-        self._model.slots.fill(slot, content, pace)
-        return time.perf_counter() - began_s, content.slot.nbytes
+        if isinstance(content, Image):
+            self._model.slots.fill(slot, content, pace)
+            return time.perf_counter() - began_s, content.slot.nbytes
+        shadow = self._shadows[slot] = Shadow.load(content, self._model)
+        self._model.seat(slot, shadow.net)
+        return time.perf_counter() - began_s, shadow.nbytes
+
+    def _clear(self, slot: int) -> None:
+        """Forget what is in a slot that no request names any more."""
+        self._model.slots.empty(slot)
+        shadow = self._shadows.pop(slot, None)
+        if shadow is not None:
+            shadow.release()
 
     @property
     def key(self) -> str:
         """What a proof of effect holds for: under the same key it need not be made again."""
         arena = str(self._model.slots.arena.dtype).removeprefix("torch.")
         dtype = str(self._model.dtype).removeprefix("torch.")
-        return f"{FORMAT} {self.device.type} {dtype} {arena} {self._shape.fingerprint}"
+        kernels = ",".join(sorted(set(self._model.kernels.values())))
+        return f"{FORMAT} {self.device.type} {dtype} {arena} {kernels} {self._shape.fingerprint}"
 
     @property
     def alive(self) -> bool:
@@ -202,7 +215,7 @@ class Decoder:
         """Free the slot of `item`. Raises Busy while requests are in flight, Cold if it is not attached."""
         self._loop.check()
         with self._seats.change(item):
-            self._model.slots.empty(self._seats.vacate(item))
+            self._clear(self._seats.vacate(item))
             self._seats.leave(item)
 
     def attached(self) -> dict[str, SlotUse]:
