@@ -19,6 +19,7 @@ import numpy as np
 
 from actors.lm.fetch import shown
 from actors.lm.header import AdapterError
+from actors.lm.image import Dtype
 from actors.lm.orphan import end_with
 from actors.lm.prepare import described, largest, prepare
 from actors.lm.source import Kept, at_address, fetch_source, how_kept, slug
@@ -53,7 +54,7 @@ class Origin:
     base_path: str
     max_rank: int
     shape: BaseShape | None = None
-    slot_dtype: str = "float32"
+    slot_dtype: Dtype = "float32"
 
 
 class Intake:

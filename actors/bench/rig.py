@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from actors.lm.decoder import Decoder
-from actors.lm.image import Image, read_image
+from actors.lm.image import Dtype, Image, read_image
 from actors.lm.model import Model, Part
 from actors.lm.prepare import prepare
 from actors.lm.request import Request, Sampling
@@ -36,7 +36,7 @@ class Setting:
     kv_nbytes: int
     threads: int = 1
     deterministic: bool = True
-    slot_dtype: str = "float32"
+    slot_dtype: Dtype = "float32"
     kernels: str = "auto"
     device: str = "cpu"
     dtype: str = "auto"

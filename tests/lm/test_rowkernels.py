@@ -41,7 +41,7 @@ def image_of(a, b, scale, g=None, dtype="float32"):
     data = np.concatenate([a.ravel(), b.ravel()]).view(np.uint8)
     first, second = Tensor("F32", a.shape, 0, a.nbytes), Tensor("F32", b.shape, a.nbytes, data.nbytes)
     target = Target("up", a.shape[0], a.shape[1], b.shape[0], scale, first, second, g)
-    return build_image(Adapter("here", "d" * 64, "b" * 64, (target,), (), data), dtype)
+    return build_image(Adapter("here", "d" * 64, "b" * 64, (target,), (), data, b"{}"), dtype)
 
 
 def dice(seed, rank=8, into=96, out=160):
