@@ -97,7 +97,7 @@ class Intake:
             try:
                 return replace(described(await asyncio.to_thread(self.files.get, item)), image=NO_IMAGE)
             except WorldError as error:
-                if error.code not in {"STO001", "STO002"}:
+                if error.code not in {"STO001", "STO002", "LM004"}:
                     raise
         return (await self._fetched(origin, digest))[1]
 
