@@ -29,6 +29,8 @@ class Beats:
         self._beating = asyncio.Lock()
         #: items whose durable copy is being built again, or could not be: not tried before that time
         self._mending: dict[Item, float] = {}
+        #: what scrubbing found, by node and item: each is told once
+        self._damaged: dict[tuple[str, str], str] = {}
 
     async def beat(self) -> None:
         """Ask stores, engines and shards what they hold, and tell the Machine.
@@ -56,6 +58,7 @@ class Beats:
                 news = beat(crew, census, machine.state, node, asked_s)
                 census.count(news)
                 self._coordinator.take(news)
+        self._tell_damage()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
             for name, report in reports.items():
                 if report is not None and not report.started:
@@ -67,6 +70,19 @@ class Beats:
             if spec.kind == "adapter" and due:
                 self._mending[item] = math.inf
                 self._coordinator.keep(self._mend(spec))
+
+    def _tell_damage(self) -> None:
+        """Write down what scrubbing set aside since the beat before."""
+        found = {
+            (node, item): why
+            for node, report in self._coordinator.census.stores.items()
+            if report is not None
+            for item, why in report.damaged.items()
+        }
+        for (node, item), why in sorted(found.items() - self._damaged.items()):
+            told = f"its file on {node} was found damaged by scrubbing and set aside: {why}"
+            self._coordinator.journal.tell(item, told, time.time())
+        self._damaged = found
 
     async def _mend(self, spec: Spec) -> None:
         mended = await self._coordinator.effects.mend(spec)

@@ -165,8 +165,7 @@ class Crew:
 
     def hire_engine(self, name: str) -> None:
         base = self.lab.bases[name]
-        node = self.node_of(base.node)
-        options = self.options(f"engine:{name}", node) | self._gpu_options(base)
+        options = self.options(f"engine:{name}", self.node_of(base.node)) | self._gpu_options(base)
         spec = EngineSpec(
             base=name,
             model=self.path(base.model),
@@ -177,6 +176,8 @@ class Crew:
             kv_nbytes=base.kv_cache,
             threads=base.threads,
             deterministic=base.deterministic,
+            kernels=base.kernels,
+            slot_dtype=base.slot_dtype,
         )
         self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
 
@@ -293,6 +294,7 @@ class Crew:
             lora_path=self.path(config.lora_path),
             base_path=self.path(base.model),
             max_rank=base.max_rank,
+            slot_dtype=base.slot_dtype,
             shape=anatomy.shape if anatomy else None,
         )
 

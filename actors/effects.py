@@ -5,6 +5,7 @@ The only place that does them.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from actors.crew import Crew
+    from actors.engine import Seated
     from actors.journal import Journal
     from actors.store import Offer
     from placement.state import Item, Place, Spec
@@ -43,6 +45,7 @@ class Effects:
         self.activated: dict[Item, tuple[float, Activation]] = {}
         #: what the last copy of an item to a place moved, and how long it took: bytes, seconds
         self.copied: dict[tuple[Item, Place], tuple[int, float]] = {}
+        self._proving: set[asyncio.Task[None]] = set()
 
     async def perform(self, command: Copy | Drop, spec: Spec) -> Event:
         """Do what `command` says about the item of `spec`; return the event of its end."""
@@ -88,7 +91,7 @@ class Effects:
         node = command.source.node
         origin = self.crew.origin(spec.name)
         call = self.crew.stores[node].offer.remote(
-            command.item, command.source.tier, spec.digest, origin, self.epoch
+            command.item, command.source.tier, spec.digest, origin, self.epoch, to=command.target.node
         )
         offer: Offer = await reach(call, f"store:{node}", COPY_S)
         if offer.mended:
@@ -115,7 +118,25 @@ class Effects:
         verify = command.source.node != command.target.node
         engine = self.crew.engines[spec.base]
         call = engine.attach.remote(command.item, offer, self.epoch, verify=verify)
-        return float((await reach(call, f"engine:{spec.base}", COPY_S)).took_s)
+        seated: Seated = await reach(call, f"engine:{spec.base}", COPY_S)
+        if seated.proof:
+            task = asyncio.create_task(self._prove(command, spec, seated.proof))
+            self._proving.add(task)
+            task.add_done_callback(self._proving.discard)
+        return seated.attached.took_s
+
+    async def _prove(self, command: Copy, spec: Spec, key: str) -> None:
+        """Have the proof that an image has an effect kept with it, while the activation goes on.
+
+        Told to the node that it came from, and to that of its durable copy; one that gets lost is made anew.
+        """
+        for node in dict.fromkeys((command.source.node, spec.durable.node)):
+            if node in self.crew.stores:
+                call = self.crew.stores[node].prove.remote(command.item, spec.digest, key, self.epoch)
+                try:
+                    await reach(call, f"store:{node}", COPY_S)
+                except TierceError as error:
+                    self.journal.tell(command.item, f"its proof is not kept on {node}: {error}", time.time())
 
     def _account(self, command: Copy, nbytes: int, total_s: float, copy_s: float) -> None:
         source = str(command.source.tier)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from actors.gauges import vram_gauge
 from actors.lm.base import BaseShape, base_shape
 from actors.lm.hub import locate
 from actors.lm.image import image_digest
+from actors.lm.image_file import opened
 from placement.errors import Busy, Cold, WorldError
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from placement.state import Gauge
 
 POLL_S = 0.02
+#: What a process that ends has left to hand out the errors of its requests.
+LAST_WORDS_S = 0.5
 #: What of a base's folder a role needs to write prompts for it.
 CHAT_FILES = (
     "config.json",
@@ -56,6 +60,8 @@ class EngineSpec:
     kv_nbytes: int
     threads: int
     deterministic: bool
+    kernels: str = "auto"
+    slot_dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,14 @@ class Anatomy:
     chat: dict[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Seated:
+    """What attaching did; `proof` is the key of the engine if the image has now had an effect there."""
+
+    attached: Attached
+    proof: str
+
+
 class Engine:
     """Plain class; `actors.crew` wraps it as the actor `engine:<base>`. `epoch` fences every command."""
 
@@ -100,6 +114,7 @@ class Engine:
         self.epoch = 0
         self._decoder: Decoder | None = None
         self._starting = asyncio.Lock()
+        self._ending = False
         self._closing: set[str] = set()
         self._held: dict[str, Held] = {}
         self._holding = asyncio.Lock()
@@ -114,6 +129,7 @@ class Engine:
 
     async def decoder(self) -> Decoder:
         async with self._starting:
+            self._end_if_stuck()
             if self._decoder is not None and not self._decoder.alive:
                 self._decoder = None  # its slots and cache are freed before the next one takes theirs
             if self._decoder is None:
@@ -130,8 +146,20 @@ class Engine:
                     kv_nbytes=spec.kv_nbytes,
                     threads=spec.threads,
                     deterministic=spec.deterministic,
+                    kernels=spec.kernels,
+                    slot_dtype=spec.slot_dtype,
                 )
             return self._decoder
+
+    def _end_if_stuck(self) -> None:
+        """End this process soon if its decoder hangs: a thread cannot be ended, and Ray starts it again."""
+        if self._decoder is not None and self._decoder.stuck and not self._ending:
+            self._ending = True
+            told = (
+                f"engine {self.spec.base}: its decoder hangs in a step; the process ends to be started again"
+            )
+            print(told, file=sys.stderr, flush=True)  # noqa: T201 -- Ray keeps what an actor prints
+            asyncio.get_running_loop().call_later(LAST_WORDS_S, os._exit, os.EX_SOFTWARE)
 
     def fence(self, epoch: int) -> None:
         """Refuse a command of an older coordinator; remember a newer one."""
@@ -139,19 +167,25 @@ class Engine:
             raise StaleEpoch("TRC029", f"engine {self.spec.base} follows epoch {self.epoch}, not {epoch}")
         self.epoch = epoch
 
-    async def attach(self, item: str, offer: Offer, epoch: int, *, verify: bool) -> Attached:
+    async def attach(self, item: str, offer: Offer, epoch: int, *, verify: bool) -> Seated:
         """Copy the offered image into a free slot; `verify` re-hashes bytes that came from another node.
 
-        Idempotent.
+        Idempotent. Raises WorldError STO001 or STO002 for an offered file that is gone or not the one that
+        was verified, STO002 for damaged bytes, and what `Decoder.attach` raises.
         """
         self.fence(epoch)
         decoder = await self.decoder()
-        image = await offer.refs[0]
-        if verify and await asyncio.to_thread(image_digest, image) != offer.digest:
-            raise WorldError(
-                "STO002", f"{item} arrived at engine {self.spec.base} damaged", "it will be copied again"
-            )
-        return await asyncio.to_thread(decoder.attach, item, image)
+        proven = decoder.key in offer.proven
+        if offer.path:
+            attached = await asyncio.to_thread(_attach_file, decoder, item, offer, proven=proven)
+        else:
+            image = await offer.refs[0]
+            if verify and await asyncio.to_thread(image_digest, image) != offer.digest:
+                raise WorldError(
+                    "STO002", f"{item} arrived at engine {self.spec.base} damaged", "it will be copied again"
+                )
+            attached = await asyncio.to_thread(decoder.attach, item, image, proven=proven)
+        return Seated(attached, "" if proven or not attached.nbytes else decoder.key)
 
     async def detach(self, item: str, epoch: int, drain_s: float) -> None:
         """Take no new request for `item`, wait for those in flight, free its slot.
@@ -243,6 +277,7 @@ class Engine:
 
     async def beat(self) -> Decoding:
         """Report the slots as they are now; none before the base is loaded and after its decoder has died."""
+        self._end_if_stuck()
         decoder = self._decoder if self._decoder is not None and self._decoder.alive else None
         device = str(decoder.device) if decoder else self.spec.device
         memory = self._memory(decoder)
@@ -276,3 +311,9 @@ class Engine:
     async def close(self) -> None:
         if self._decoder is not None:
             await asyncio.to_thread(self._decoder.stop)
+
+
+def _attach_file(decoder: Decoder, item: str, offer: Offer, *, proven: bool) -> Attached:
+    """Copy an image from its file into a slot: one read, which is the copy."""
+    with opened(Path(offer.path), offer.stamp) as image:
+        return decoder.attach(item, image, proven=proven)

@@ -19,6 +19,7 @@ import numpy as np
 
 from actors.lm.fetch import shown
 from actors.lm.header import AdapterError
+from actors.lm.image import Dtype
 from actors.lm.orphan import end_with
 from actors.lm.prepare import described, largest, prepare
 from actors.lm.source import Kept, at_address, fetch_source, how_kept, slug
@@ -45,7 +46,7 @@ class Origin:
     """What an adapter's image is built from: its source, and the base that it is checked against.
 
     `lora_path` is a PEFT directory (absolute), a URL of a folder, or a hub id. `shape` is the base as its
-    engine told it, for a node that does not have the base's files.
+    engine told it, for a node that does not have the base's files. `slot_dtype` is that of its slots.
     """
 
     role: str
@@ -53,6 +54,7 @@ class Origin:
     base_path: str
     max_rank: int
     shape: BaseShape | None = None
+    slot_dtype: Dtype = "float32"
 
 
 class Intake:
@@ -95,7 +97,7 @@ class Intake:
             try:
                 return replace(described(await asyncio.to_thread(self.files.get, item)), image=NO_IMAGE)
             except WorldError as error:
-                if error.code not in {"STO001", "STO002"}:
+                if error.code not in {"STO001", "STO002", "LM004"}:
                     raise
         return (await self._fetched(origin, digest))[1]
 
@@ -178,7 +180,7 @@ class Intake:
         return replace(prepared, image=NO_IMAGE)
 
     async def _build(self, origin: Origin, where: str) -> Prepared:
-        work = partial(prepare, where, origin.base_path, origin.max_rank, origin.shape)
+        work = partial(prepare, where, origin.base_path, origin.max_rank, origin.shape, origin.slot_dtype)
         return await asyncio.wait_for(self._in_child(origin, work), PREPARE_S)
 
     async def _in_child(self, origin: Origin, work: Callable[[], T]) -> T:

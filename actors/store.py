@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from actors.gauges import disk_gauge, ram_gauges, store_gauge
 from actors.intake import Intake, Origin
 from actors.lm.files import ImageFiles
 from actors.lm.image import image_digest
+from actors.lm.image_file import Stamp, opened
+from actors.lm.loader import Bucket
 from placement.errors import WorldError
 from placement.tiers import Tier
 
@@ -33,11 +36,18 @@ if TYPE_CHECKING:
 __all__ = ["Offer", "Origin", "Store", "Stored"]
 
 
+#: One image is hashed again in this time, at this rate, and none before its last check is that long ago.
+SCRUB_EVERY_S = 60.0
+SCRUB_NBYTES_PER_S = 50_000_000
+SCRUB_AGE_S = 3600.0
+
+
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One image, offered to another place.
+    """One image, offered to another place: bytes in the object store, or a file for who is on the same node.
 
-    A reference in a list (so that Ray does not resolve it on the way).
+    A reference in a list (so that Ray does not resolve it on the way); none if there is a `path`. The file
+    with that `stamp` has been verified.
     """
 
     refs: list[ray.ObjectRef[Any]]
@@ -45,6 +55,10 @@ class Offer:
     digest: str
     #: why the image had to be built again from its source before it could be offered; "" if it had not
     mended: str = ""
+    path: str = ""
+    stamp: Stamp | None = None
+    #: keys of the engines in which the image has had an effect
+    proven: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,8 @@ class Stored:
     ssd_free: int
     ram_total: int
     gauges: dict[Tier, tuple[Gauge, ...]]
+    #: items whose file a scrub found damaged and set aside, and what it found; until they are here again
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 class Store:
@@ -84,13 +100,37 @@ class Store:
         self._ram: dict[str, tuple[ray.ObjectRef[Any], np.ndarray]] = {}
         #: items whose file is being built again
         self._mending: set[str] = set()
+        self._damaged: dict[str, str] = {}
+        self._scrubbing: asyncio.Task[None] | None = None
         self._starting = asyncio.Lock()
 
     async def start(self) -> None:
-        """Open the SSD tier; safe to call again. Raises WorldError if the folder cannot be used."""
+        """Open the SSD tier, and scrub it from now on; safe to call again.
+
+        Raises WorldError if the folder cannot be used.
+        """
         async with self._starting:
             if self._files is None:
                 self._files = await asyncio.to_thread(ImageFiles, self.root, self.budget)
+                self._scrubbing = asyncio.create_task(self._scrub())
+
+    async def _scrub(self) -> None:
+        while True:
+            await asyncio.sleep(SCRUB_EVERY_S)
+            await self.scrub(time.time() - SCRUB_AGE_S)
+
+    async def scrub(self, before_s: float) -> None:
+        """Hash the image whose last check is longest ago, if that was before `before_s` (clock on the wall).
+
+        A damaged one is set aside, and the next beat tells of it.
+        """
+        files = await self.files()
+        try:
+            found = await asyncio.to_thread(files.scrub_next, Bucket(SCRUB_NBYTES_PER_S), before_s)
+        except WorldError:  # the disk takes no sidecar now: told to whoever has to write, hashed again later
+            return
+        if found is not None:
+            self._damaged[found[0]] = found[1]
 
     async def files(self) -> ImageFiles:
         await self.start()
@@ -124,30 +164,41 @@ class Store:
         self.fence(epoch)
         return await (await self._intake()).fetch(item, origin, digest)
 
-    async def offer(self, item: str, tier: Tier, digest: str, origin: Origin, epoch: int) -> Offer:
-        """Offer the image at `tier`: a reference to bytes that lie on this node.
+    async def offer(
+        self, item: str, tier: Tier, digest: str, origin: Origin, epoch: int, *, to: str = ""
+    ) -> Offer:
+        """Offer the image at `tier`, a reference or, to node `to` if that is this one, a file.
 
-        Bytes read from disk are re-hashed. A file that is damaged or missing is built again from `origin`
-        first, and `mended` says why.
+        A file that is not the one that was verified last is hashed. One that is damaged or missing is built
+        again from `origin` first, and `mended` says why.
         """
         self.fence(epoch)
+        files, mended = await self.files(), ""
         if tier is Tier.RAM:
             if item not in self._ram:
                 raise WorldError(
                     "STO004", f"{item} is not in the RAM of {self.node}", "the next beat corrects it"
                 )
             ref, view = self._ram[item]
-            return Offer([ref], view.nbytes, digest)
-        files, mended = await self.files(), ""
+            proven = await asyncio.to_thread(files.proven, item, digest)
+            return Offer([ref], view.nbytes, digest, proven=proven)
         try:
-            image = await asyncio.to_thread(files.get, item)
+            path, told = await asyncio.to_thread(files.verified, item)
         except WorldError as error:
             if error.code not in {"STO001", "STO002"}:
                 raise
             mended = str(error)
             await self.mend(item, origin, epoch)
-            image = await asyncio.to_thread(files.get, item)
-        return Offer([ray.put(image)], image.nbytes, digest, mended)
+            path, told = await asyncio.to_thread(files.verified, item)
+        if to == self.node:
+            return Offer([], told.nbytes, digest, mended, str(path), told.verified, told.proven)
+        image = await asyncio.to_thread(files.get, item)
+        return Offer([ray.put(image)], image.nbytes, digest, mended, proven=told.proven)
+
+    async def prove(self, item: str, digest: str, key: str, epoch: int) -> None:
+        """Remember that the image of that digest has an effect in the engine of `key`, if it is here."""
+        self.fence(epoch)
+        await asyncio.to_thread((await self.files()).prove, item, digest, key)
 
     async def mend(self, item: str, origin: Origin, epoch: int) -> None:
         """Build the SSD image of an item again from its source; until then it counts as here.
@@ -166,7 +217,10 @@ class Store:
         self.fence(epoch)
         if tier is Tier.RAM and item in self._ram:
             return
-        image = await offer.refs[0]
+        if offer.path:
+            image = await asyncio.to_thread(_read, offer)
+        else:
+            image = await offer.refs[0]
         if tier is Tier.SSD:
             await asyncio.to_thread((await self.files()).put, item, image, offer.digest)
             return
@@ -184,12 +238,14 @@ class Store:
         if tier is Tier.RAM:
             self._ram.pop(item, None)
         else:
+            self._damaged.pop(item, None)
             await asyncio.to_thread((await self.files()).drop, item)
 
     async def beat(self) -> Stored:
         """Report what is here now. The SSD tier is empty in the report until the Store has started."""
         files = self._files
         inventory = {} if files is None else await asyncio.to_thread(files.inventory)
+        self._damaged = {item: why for item, why in self._damaged.items() if item not in inventory}
         where = self.root if self.root.exists() else Path.home()
         ram = {item: view.nbytes for item, (_, view) in self._ram.items()}
         return Stored(
@@ -202,8 +258,15 @@ class Store:
             ssd_free=shutil.disk_usage(where).free,
             ram_total=psutil.virtual_memory().total,
             gauges=self._gauges(where, sum(ram.values()), sum(inventory.values())),
+            damaged=self._damaged,
         )
 
     def _gauges(self, where: Path, ram: int, ssd: int) -> dict[Tier, tuple[Gauge, ...]]:
         store = (store_gauge(self.store_capacity, ram),) if self.store_capacity else ()
         return {Tier.RAM: (*ram_gauges(ram), *store), Tier.SSD: (disk_gauge(where, ssd),)}
+
+
+def _read(offer: Offer) -> np.ndarray:
+    """Return the bytes of an offered file."""
+    with opened(Path(offer.path), offer.stamp) as image:
+        return image.copy()

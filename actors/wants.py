@@ -11,7 +11,7 @@ from actors.answer import Activation
 from actors.errors import UnknownName
 from actors.versions import Versions
 from placement.errors import TierceError, WorldError
-from placement.messages import Wanted, WantEnded
+from placement.messages import Tick, Wanted, WantEnded
 from placement.state import Item
 from placement.tiers import Tier
 
@@ -72,7 +72,7 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     coordinator.journal.tell(item, f"asked for by {caller} (want {want})", time.time())
     coordinator.take(Wanted(want, item, began + within_s))
     try:
-        await asyncio.wait_for(asyncio.shield(future), within_s + LATE_S)
+        await _settled(coordinator, future, machine.limits.drain_after_s, within_s + LATE_S)
     except TimeoutError as error:
         _give_up(coordinator, want)
         raise WorldError(
@@ -86,6 +86,16 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     if cost is None or done_s < began:
         return Activation("VRAM", 0, total_s, 0.0)
     return Activation(cost.source, cost.nbytes, total_s, cost.copy_s)
+
+
+async def _settled(
+    coordinator: Coordinator, future: asyncio.Future[Place], patience_s: float, within_s: float
+) -> None:
+    """Wait for the end of a want; have the Machine look once its patience is over, not at the next beat."""
+    done, _ = await asyncio.wait([future], timeout=min(patience_s, within_s))
+    if not done and coordinator.machine is not None:
+        coordinator.take(Tick())
+    await asyncio.wait_for(asyncio.shield(future), max(0.0, within_s - patience_s))
 
 
 def pending(coordinator: Coordinator, role: str) -> bool:

@@ -182,12 +182,16 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Free the replica at `place` unless it is in use. Answer: Dropped or DropRefused with the same op."""
+    """Free the replica at `place` unless it is in use. Answer: Dropped or DropRefused with the same op.
+
+    One that `drains` may be in use: it takes no new request, and is free when those in flight have ended.
+    """
 
     op: str
     item: Item
     place: Place
     reason: str
+    drains: bool = False
 
 
 @dataclass(frozen=True, slots=True)

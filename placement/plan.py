@@ -8,7 +8,7 @@ from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.pressure import left, level
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
 from placement.tiers import Tier
-from placement.units import format_bytes
+from placement.units import format_bytes, format_seconds
 
 #: residents of a place that a sentence names
 SHOWN = 8
@@ -49,8 +49,8 @@ def objections(state: State, command: Command, now_s: float, limits: Limits) -> 
     match command:
         case Copy():
             yield from _against_copy(state, command, now_s, limits)
-        case Drop(_, item, place):
-            yield from _against_drop(state, item, place, now_s)
+        case Drop():
+            yield from _against_drop(state, command, now_s, limits)
         case Grant(want, item, place):
             if want not in state.wants or state.wants[want].item != item:
                 yield f"no open want {want} for {item}"
@@ -130,7 +130,8 @@ def no_room(state: State, item: Item, place: Place) -> str:
     return "; ".join(told)
 
 
-def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Iterator[str]:
+def _against_drop(state: State, drop: Drop, now_s: float, limits: Limits) -> Iterator[str]:
+    item, place = drop.item, drop.place
     replica = state.replicas.get((item, place))
     if replica is None or replica.phase != "ready":
         yield f"{item} is {replica.phase if replica else 'not'} at {place}"
@@ -143,10 +144,12 @@ def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Itera
         )
     if place == NETWORK:
         yield f"{item} lies at its address"
-    if replica.leases and place not in state.leaves.get(
-        item, ()
-    ):  # what an order sends away is drained there
-        yield f"{replica.leases} lease{'s' if replica.leases > 1 else ''}"
+    # what an order sends away is drained there
+    if replica.leases and place not in state.leaves.get(item, ()):
+        if drop.drains:
+            yield from _against_draining(state, item, place, now_s, limits)
+        else:
+            yield f"{replica.leases} lease{'s' if replica.leases > 1 else ''}"
     if any(
         isinstance(op.command, Copy) and op.command.item == item and op.command.source == place
         for op in state.ops.values()
@@ -156,6 +159,23 @@ def _against_drop(state: State, item: Item, place: Place, now_s: float) -> Itera
         yield "refused to go a moment ago"
     if item not in state.retired:
         yield from _against_losing(state, item, place, now_s)
+
+
+def _against_draining(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> Iterator[str]:
+    """Yield why a seat must not be taken from an item that is in use: its callers would wait in vain."""
+    served_s = now_s - state.replicas[item, place].since_s
+    if not state.takes_seat(item, place):
+        yield "only an adapter's seat is drained"
+    elif served_s < limits.hold_s:
+        yield f"it has served for only {format_seconds(served_s)}"
+    elif any(state.replicas[other, place].phase == "leaving" for other in state.shelves[place]):
+        yield f"another is leaving {place} already"
+    elif not any(
+        now_s - want.since_s >= limits.drain_after_s
+        for want in state.wants.values()
+        if state.goal(want.item) == place and (want.item, place) not in state.replicas
+    ):
+        yield f"nobody has waited for {place} for {format_seconds(limits.drain_after_s)}"
 
 
 def _against_losing(state: State, item: Item, place: Place, now_s: float) -> Iterator[str]:

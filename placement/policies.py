@@ -23,7 +23,10 @@ def serve_wants(
     now_s: float,
     limits: Limits,
 ) -> Iterator[Command]:
-    """Make wanted items ready where they serve, one copy for all who want it, and end each want once."""
+    """Make wanted items ready where they serve, one copy for all who want it, and end each want once.
+
+    Who waits longest comes first. A want that finds all seats in use for `drain_after_s` has one drained.
+    """
     asked: dict[Item, list[Want]] = {}
     for want in state.wants.values():
         asked.setdefault(want.item, []).append(want)
@@ -41,9 +44,9 @@ def serve_wants(
         if waiting:
             spec = state.items[item]
             who = "role" if spec.kind == "adapter" else "shard"
-            yield from bring(
-                state, item, state.goal(item), f"asked for by {who} {spec.name}", bookings, now_s
-            )
+            patient = now_s - min(want.since_s for want in waiting) >= limits.drain_after_s
+            reason = f"asked for by {who} {spec.name}"
+            yield from bring(state, item, state.goal(item), reason, bookings, now_s, drains=patient)
 
 
 def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:

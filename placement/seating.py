@@ -43,10 +43,11 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """There is room now, or once `victims` and those already leaving are gone."""
+    """There is room now, or once `victims` and those already leaving are gone; `drained` is in use."""
 
     now: bool
     victims: tuple[Item, ...] = ()
+    drained: Item | None = None
 
 
 class Bookings:
@@ -65,10 +66,11 @@ class Bookings:
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
 
-    def book(self, item: Item, place: Place, before_s: float = math.inf) -> Booking:
+    def book(self, item: Item, place: Place, before_s: float = math.inf, *, drains: bool = False) -> Booking:
         """Promise room for an item at a place that has a Room, evicting if there is no other way.
 
-        Only what was last used before `before_s` is evicted.
+        Only what was last used before `before_s` is evicted. If nobody idle is enough, one that is in use is
+        drained for who `drains`; what else has to go waits until that one is gone.
         """
         spec, seat = self._state.items[item], self._state.takes_seat(item, place)
         if seat and spec.base not in self._state.rooms[place].seats:
@@ -81,7 +83,11 @@ class Bookings:
         now = free.fits_now(spec, seat=seat)
         victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free, before_s)
         if victims is None:
-            return Booking(now=False)
+            drained = self._drained(spec, place, free) if drains else None
+            if drained is not None:
+                self.waiting.add(place)
+                self._going.add((drained, place))
+            return Booking(now=False, drained=drained)
         if not now:
             self.waiting.add(place)
         self._going |= {(victim, place) for victim in victims}
@@ -113,6 +119,21 @@ class Bookings:
                 seats_short -= same_base
         return tuple(victims) if nbytes_short <= 0 and seats_short <= 0 else None
 
+    def _drained(self, spec: Spec, place: Place, free: Free) -> Item | None:
+        """Return who gives up a seat though in use: who has had it longest, so that all have their turn."""
+        state = self._state
+        if not state.takes_seat(spec.item, place):
+            return None
+        short = free.soon_seats.get(spec.base, 0) < 1
+        keyed = [
+            (state.replicas[item, place].since_s, item)
+            for item in state.shelves.get(place, {})
+            if (item, place) not in self._going
+            and (state.items[item].base == spec.base or not short)
+            and is_safe(state, Drop("", item, place, "", drains=True), self._now_s, self._limits)
+        ]
+        return min(keyed)[1] if keyed else None
+
     def _candidates(self, place: Place, before_s: float) -> list[Item]:
         """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
         state = self._state
@@ -135,6 +156,8 @@ def bring(
     bookings: Bookings,
     now_s: float,
     before_s: float = math.inf,
+    *,
+    drains: bool = False,
 ) -> Iterator[Command]:
     """Suggest the next copy on the way to a place if there is room for it, else the drops that make room."""
     if (item, place) in state.replicas or state.blocked(item, place, now_s) is not None:
@@ -143,11 +166,14 @@ def bring(
     if leg is None or leg[1] not in state.rooms or state.blocked(item, leg[1], now_s) is not None:
         return
     source, target = leg
-    booking = bookings.book(item, target, before_s)
+    booking = bookings.book(item, target, before_s, drains=drains)
     if booking.now:
         yield Copy("", item, source, target, state.items[item].nbytes, reason)
     for victim in booking.victims:
         yield Drop("", victim, target, f"makes room for {state.items[item].name}: {reason}")
+    if booking.drained is not None:
+        told = f"has had its seat longest, and {state.items[item].name} waits for one: {reason}"
+        yield Drop("", booking.drained, target, told, drains=True)
 
 
 def copy(state: State, item: Item, place: Place, reason: str) -> Iterator[Copy]:

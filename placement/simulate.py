@@ -86,7 +86,7 @@ class Play:
         for spec in self.lab.specs:
             self.world.add(spec)
             self._tell(Registered(spec, (spec.durable,)))
-        self._pass(1.0)
+        self.wait(1.0)
         self.world.faults = self._faults
 
     def step(self) -> None:
@@ -94,7 +94,9 @@ class Play:
         self._go_wrong()
         kind = self.dice.random()
         if kind < 0.5:
-            self._want(self._item())
+            item = self._item()
+            for _ in range(1 + self.dice.randrange(3)):
+                self.want(item, 1 + 9 * self.dice.random())
         elif kind < 0.54 and self.world.wants:
             want = list(self.world.wants)[self.dice.randrange(len(self.world.wants))]
             self.world.wants.pop(want)
@@ -103,7 +105,33 @@ class Play:
             self._replace(self._item())
         elif kind < 0.82:
             self._tell(self._order(self._item()))
-        self._pass(self.dice.random())
+        elif kind < 0.92:
+            self.ask(self._item(), 5.0)
+        self.wait(self.dice.random())
+
+    def want(self, item: Item, within_s: float) -> str:
+        """Somebody needs an item where it serves; return the want, which `world.ended` tells the end of."""
+        self._asked += 1
+        want = f"w{self._asked}"
+        self.world.wants[want] = item
+        self._tell(Wanted(want, item, self.world.now_s + within_s))
+        return want
+
+    def ask(self, item: Item, within_s: float) -> str:
+        """Somebody asks a role, and wants it if no engine takes the request; return the want, or ""."""
+        return "" if self.world.ask(item) else self.want(item, within_s)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass with all that happens meanwhile."""
+        until_s = self.world.now_s + seconds
+        while self.world.now_s < until_s:
+            for event in self.world.events_until(min(until_s, self._pulse_s)):
+                self._tell(event)
+            if self.world.now_s >= self._pulse_s:
+                self._pulse_s += 1.0
+                self._tell(Tick())
+                for name in self.world.nodes:
+                    self.world.beat(name)
 
     def _go_wrong(self) -> None:
         faults = self.world.faults
@@ -141,11 +169,11 @@ class Play:
             self._revive(name)
         limits = self.machine.limits
         idle_s = max((spec.idle_s for spec in self.lab.specs), default=0.0)
-        self._pass(max(idle_s, limits.calm_s))
+        self.wait(max(idle_s, limits.calm_s))
         patience_s = limits.beat_timeout_s + limits.op_s + limits.backoff_max_s + limits.move_s
         give_up_s = self.world.now_s + patience_s
         while self._stuck() and self.world.now_s < give_up_s:
-            self._pass(1.0)
+            self.wait(1.0)
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -173,17 +201,6 @@ class Play:
             self._commands.append((self.world.now_s, command))
             self.world.take(command)
 
-    def _pass(self, seconds: float) -> None:
-        until_s = self.world.now_s + seconds
-        while self.world.now_s < until_s:
-            for event in self.world.events_until(min(until_s, self._pulse_s)):
-                self._tell(event)
-            if self.world.now_s >= self._pulse_s:
-                self._pulse_s += 1.0
-                self._tell(Tick())
-                for name in self.world.nodes:
-                    self.world.beat(name)
-
     def _node(self) -> str:
         names = list(self.world.nodes)
         return names[self.dice.randrange(len(names))]
@@ -191,13 +208,6 @@ class Play:
     def _item(self) -> Item:
         items = [item for item in self.world.specs if item not in self.world.removed]
         return items[self.dice.randrange(len(items))]
-
-    def _want(self, item: Item) -> None:
-        for _ in range(1 + self.dice.randrange(3)):
-            self._asked += 1
-            want = f"w{self._asked}"
-            self.world.wants[want] = item
-            self._tell(Wanted(want, item, self.world.now_s + 1 + 9 * self.dice.random()))
 
     def _replace(self, item: Item) -> None:
         """A new version of an item: it is registered under a new name, and the old one is removed."""

@@ -259,10 +259,7 @@ class State:
         return item in self.pins
 
     def idle_home(self, item: Item) -> Place:
-        """Return where the item rests after `idle_s` without use.
-
-        That is below its home if the file says so and the place exists, else its home.
-        """
+        """Return where an idle item rests: below its home if the file says so and that exists, else there."""
         spec, home = self.items[item], self.home(item)
         to = spec.unload_to
         if to is None or to.tier.height >= home.tier.height or self.pinned(item):
@@ -333,6 +330,8 @@ class Limits:
     beat_timeout_s: float = 10.0
     #: a granted item is not evicted before this, so that its caller gets there
     hold_s: float = 2.0
+    #: a want that waited this long, while all who have seats are in use, has one of them drained
+    drain_after_s: float = 0.5
     #: an ordered move that is not done after this is rolled back
     move_s: float = 600.0
     #: copies in flight into one place

@@ -3,7 +3,7 @@
 import heapq
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from placement.messages import (
@@ -20,6 +20,7 @@ from placement.messages import (
     Refuse,
     Seen,
 )
+from placement.pretended import FakeNode, FakeStore, Held, Work
 from placement.state import NETWORK, Gauge, Item, Place, Room, Spec
 from placement.tiers import Tier
 
@@ -46,48 +47,12 @@ class Faults:
 
 
 CALM = Faults()
+#: how long an item that is drained is waited for, and how often it is looked at
+DRAIN_S = 4.0
+POLL_S = 0.1
 STORM = Faults(
     loss=0.04, twice=0.1, delay_s=1.5, copy_fails=0.1, node_dies=0.03, cut_off=0.02, file_vanishes=0.01
 )
-
-
-@dataclass(slots=True)
-class Held:
-    """One item that is really there."""
-
-    nbytes: int
-    used_s: float
-    leases: int = 0
-    hits: int = 0
-
-
-@dataclass(slots=True)
-class FakeStore:
-    """What one place really holds, and what is on its way in (`coming`, by op)."""
-
-    room: Room | None
-    held: dict[Item, Held] = field(default_factory=dict)
-    coming: dict[str, Spec] = field(default_factory=dict)
-
-    def has_room(self, spec: Spec, specs: Mapping[Item, Spec]) -> bool:
-        if self.room is None:
-            return True
-        nbytes = sum(held.nbytes for held in self.held.values()) + sum(c.nbytes for c in self.coming.values())
-        seated = [specs[item].base for item in self.held] + [coming.base for coming in self.coming.values()]
-        seats = self.room.seats.get(spec.base) if self.room.seats else None
-        return nbytes + spec.nbytes <= self.room.capacity and (
-            seats is None or seated.count(spec.base) < seats
-        )
-
-
-@dataclass(slots=True)
-class FakeNode:
-    """A machine; `life` counts its boots, so that what was sent to an earlier one is lost."""
-
-    name: str
-    stores: dict[Place, FakeStore]
-    alive: bool = True
-    life: int = 0
 
 
 class World:
@@ -200,6 +165,11 @@ class World:
                     work = Work(command, place, self.nodes[place.node].life, arrives=True)
                     heapq.heappush(self._works, (self._later(), self._number(), work))
 
+    def ask(self, item: Item) -> bool:
+        """Somebody asks a role without a word to the brain; False if its engine has no open slot for it."""
+        place = self.specs[item].serves_at
+        return place is not None and self._lease(item, place)
+
     def beat(self, name: str) -> None:
         """Ask a node for what it holds; the answer tells the truth of a moment in between."""
         node = self.nodes[name]
@@ -235,15 +205,20 @@ class World:
         self.ended[want] = how
 
     def _serve(self, item: Item, place: Place) -> None:
-        held = self.store(place).held.get(item)
-        if held is None or not self.nodes[place.node].alive:
+        if not self._lease(item, place):
             self.misses.append(f"{item} was granted at {place}, which lacks it")
-            return
+
+    def _lease(self, item: Item, place: Place) -> bool:
+        """Begin a request of up to 3 s, if the item is there and open."""
+        held = self.store(place).held.get(item)
+        if held is None or held.closed_s is not None or not self.nodes[place.node].alive:
+            return False
         held.leases, held.hits, held.used_s = held.leases + 1, held.hits + 1, self.now_s
         work = Work(held, place, self.nodes[place.node].life, arrives=False)
         heapq.heappush(self._works, (self.now_s + 3 * self.dice.random(), self._number(), work))
+        return True
 
-    def _perform(self, work: "Work") -> None:
+    def _perform(self, work: Work) -> None:
         node = self.nodes[work.place.node]
         if node.life != work.life or not node.alive:
             if isinstance(work.task, Copy) and self.chance(0.5):
@@ -257,7 +232,7 @@ class World:
             case Copy() as copy:
                 self._end_copy(copy)
             case Drop() as drop:
-                self._drop(drop)
+                self._drop(drop, work)
             case float() as asked_s:
                 self.send(self._inventory(node, asked_s))
 
@@ -278,13 +253,14 @@ class World:
         }
         return Beat(node.name, asked_s, places, gauges)
 
-    def _begin_copy(self, copy: Copy, work: "Work") -> None:
+    def _begin_copy(self, copy: Copy, work: Work) -> None:
         target, spec = self.store(copy.target), self.specs[copy.item]
         if copy.source == NETWORK and copy.target.tier is not Tier.SSD:
             self.violations.append(f"{copy.op} fetches {copy.item} to {copy.target}, past the SSD")
         if copy.source.tier is Tier.VRAM:
             self.violations.append(f"{copy.op} reads {copy.item} in VRAM")
         if copy.item in target.held:
+            target.held[copy.item].closed_s = None
             self.send(Copied(copy.op, copy.nbytes, 0.0))
         elif not self.reaches(copy.source) or copy.item not in self.store(copy.source).held:
             self.misses.append(f"{copy.op} reads {copy.item} at {copy.source}, which lacks it")
@@ -310,19 +286,28 @@ class World:
         target.held.setdefault(copy.item, Held(copy.nbytes, self.now_s))
         self.send(Copied(copy.op, copy.nbytes, 0.5))
 
-    def _drop(self, drop: Drop) -> None:
+    def _drop(self, drop: Drop, work: Work) -> None:
         store, spec = self.store(drop.place), self.specs[drop.item]
         held = store.held.get(drop.item)
         if held is None:
             self.send(Dropped(drop.op))
-            return
-        if held.leases:
+        elif held.leases and drop.drains and self._drains(held, work):
+            again = Work(drop, drop.place, work.life, arrives=False)
+            heapq.heappush(self._works, (self.now_s + POLL_S, self._number(), again))
+        elif held.leases:
+            held.closed_s = None
             self.send(DropRefused(drop.op, held.leases))
-            return
-        if drop.item not in self.removed:
-            self._blame(drop, spec)
-        del store.held[drop.item]
-        self.send(Dropped(drop.op))
+        else:
+            if drop.item not in self.removed:
+                self._blame(drop, spec)
+            del store.held[drop.item]
+            self.send(Dropped(drop.op))
+
+    def _drains(self, held: Held, work: Work) -> bool:
+        """Close an item to new requests; tell whether those in flight are still to be waited for."""
+        if work.arrives and held.closed_s is None:
+            held.closed_s = self.now_s
+        return held.closed_s is not None and self.now_s < held.closed_s + DRAIN_S
 
     def _blame(self, drop: Drop, spec: Spec) -> None:
         """Record what a drop of an item of the lab destroys for good."""
@@ -335,13 +320,3 @@ class World:
             (self.misses if drop.item in self.damaged else self.violations).append(told)
         if spec.kind == "shard" and not others - {spec.durable}:
             self.misses.append(f"{drop.op} drops the only index of {drop.item}")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """To be done at a node later: a copy or drop, the end of a lease (Held), a beat asked at a time."""
-
-    task: Copy | Drop | Held | float
-    place: Place
-    life: int
-    arrives: bool

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 ALIGN = 16
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+EMBEDDINGS = {"embed_tokens", "embed_in", "embed_positions", "word_embeddings", "wte", "wpe"}
+#: Matrices of a family that are not of an nn.Linear; everywhere `gate` is the router of a mixture of experts.
+NO_LINEARS = {"gpt2": {"c_attn", "c_proj", "c_fc", "q_attn"}, "gpt_oss": {"router"}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,7 @@ class BaseShape:
     tied: bool
 
     def slot_nbytes(self, max_rank: int) -> int:
-        """Return the bytes of one slot: `max_rank` on every Linear of the decoder layers, in fp32.
+        """Return the bytes of one slot: `max_rank` on every Linear of the decoder layers, with DoRA, in fp32.
 
         The output head is not counted (its vocabulary would double a slot for nothing); an adapter on the
         head is taken when it fits.
@@ -49,10 +52,18 @@ class BaseShape:
         return slot_nbytes(self.linears, max_rank)
 
 
-def slot_nbytes(linears: Mapping[str, tuple[int, int]], max_rank: int) -> int:
-    """Return the bytes of a slot for `linears` (module -> (out, in)); see `BaseShape.slot_nbytes`."""
+def slot_nbytes(linears: Mapping[str, tuple[int, int]], max_rank: int, itemsize: int = 4) -> int:
+    """Return the bytes of a slot for `linears` (module -> (out, in)); see `BaseShape.slot_nbytes`.
+
+    Beside its matrices each module has room for the fp32 vector [out] of a DoRA.
+    """
     shapes = [shape for module, shape in linears.items() if not is_head(module)]
-    return 4 * sum(aligned(max_rank * features) for shape in shapes for features in shape)
+    floats = [
+        aligned(-(-nbytes // 4))
+        for out, size in shapes
+        for nbytes in (itemsize * max_rank * size, itemsize * max_rank * out, 4 * out)
+    ]
+    return 4 * sum(floats)
 
 
 def is_head(module: str) -> bool:
@@ -70,14 +81,15 @@ def base_shape(path: str) -> BaseShape:
     root = Path(path)
     config = read_json(root / "config.json")
     text = config.get("text_config", config)
+    kind = str(config.get("model_type"))
     headers = {file: _header(root / file) for file in _weight_files(root)}
     tensors = {
         key: (file, tensor) for file, header in headers.items() for key, tensor in header.tensors.items()
     }
     linears = {
-        key.removesuffix(".weight"): (tensor.shape[0], tensor.shape[1])
+        _module(key): (tensor.shape[0], tensor.shape[1])
         for key, (_, tensor) in tensors.items()
-        if key.endswith(".weight") and len(tensor.shape) == 2 and not _is_embedding(key)
+        if key.endswith(".weight") and len(tensor.shape) == 2 and not _is_other(key, kind)
     }
     tied = bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False)))
     embedding = next((key for key in tensors if _is_embedding(key)), "")
@@ -102,7 +114,8 @@ def base_shape(path: str) -> BaseShape:
 
 def context_of(config: Mapping[str, Any], path: str) -> int:
     """Return the tokens that prompt and answer may have. Raises UserError LM010 if the config is silent."""
-    context = config.get("text_config", config).get("max_position_embeddings")
+    text = config.get("text_config", config)
+    context = text.get("max_position_embeddings", text.get("n_positions"))
     if not isinstance(context, int) or context < 1:
         raise UserError("LM010", f"base model {path}: max_position_embeddings is {context!r} in config.json")
     return context
@@ -148,4 +161,17 @@ def _header(file: Path) -> Header:
 
 
 def _is_embedding(key: str) -> bool:
-    return key.removesuffix(".weight").rpartition(".")[2] in {"embed_tokens", "wte", "wpe", "embed_in"}
+    return key.removesuffix(".weight").rpartition(".")[2] in EMBEDDINGS
+
+
+def _module(key: str) -> str:
+    """Return the name of a weight's module in transformers' tree, which renames the head of GPT-NeoX."""
+    name = key.removesuffix(".weight")
+    return "lm_head" if name == "embed_out" else name
+
+
+def _is_other(key: str, kind: str) -> bool:
+    """Tell whether a matrix of a `kind` of model is not the weight of an nn.Linear."""
+    name = key.removesuffix(".weight").rpartition(".")[2]
+    expert = ".experts." in key  # one tensor of all experts, once it is loaded
+    return expert or name in EMBEDDINGS or name in {"gate", *NO_LINEARS.get(kind, ())}

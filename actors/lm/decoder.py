@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections import deque
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
 from actors.lm.base import base_shape
 from actors.lm.chat import eos_ids, load_tokenizer
+from actors.lm.delivery import Delivery
 from actors.lm.header import AdapterError
-from actors.lm.image import read_image
+from actors.lm.image import FORMAT, Image, ShadowImage, read_image
+from actors.lm.loader import Loader, Pace
+from actors.lm.loop import Loop
 from actors.lm.model import Model, prove
-from actors.lm.request import Attached, Delta, Request, Sampling, SlotUse, Stats
+from actors.lm.prefix import Prefixes
+from actors.lm.request import Attached, Delta, Request, Sampling, SlotUse
 from actors.lm.sample import Drawing
-from actors.lm.seats import Seats
-from actors.lm.sequence import Sequence
-from actors.lm.steps import Event, Steps
+from actors.lm.schedule import GRID, Schedule
+from actors.lm.seats import Lease, Seats
+from actors.lm.sequence import Caller, Sequence
+from actors.lm.shadow import Shadow
+from actors.lm.stats import Stats
+from actors.lm.steps import Steps
 from actors.lm.text import Text
-from placement.errors import TierceError, UserError, WorldError
+from placement.errors import TierceError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
     from actors.lm.base import BaseShape
 
 __all__ = ["Attached", "Decoder", "Delta", "Request", "Sampling", "SlotUse", "Stats"]
-
-T = TypeVar("T")
 
 
 class Decoder:
@@ -60,22 +62,19 @@ class Decoder:
         self._tokenizer = tokenizer
         self._threads = threads
         self._seats = Seats(model.slots.arena.shape[0], time.monotonic)
+        self._delivery = Delivery()
+        self._prefixes: Prefixes
         self._steps: Steps
-        self._attaching = threading.Lock()
-        #: what was attached and proven before: it is not probed again
+        self._loop: Loop
+        self._loader = Loader(lambda: self._delivery.waiting > 0)
+        #: what was attached and proven before, item and content: it is not probed again
         self._proven: set[tuple[str, str]] = set()
         self._base_probe: torch.Tensor
-        #: guards the three below; signalled when there is something to do
-        self._inbox = threading.Condition()
-        self._arrivals: deque[Sequence] = deque()
-        self._calls: deque[Callable[[TierceError | None], None]] = deque()
-        #: why nothing is taken any more; None while the thread runs
-        self._over: TierceError | None = None
-        self._step_s = 0.0
-        self._thread = threading.Thread(target=self._run, name=f"decoder {shape.name}", daemon=True)
+        #: by slot, those that no slot can hold
+        self._shadows: dict[int, Shadow] = {}
 
     @classmethod
-    def load(
+    def load(  # noqa: PLR0913 -- the options of a base, each by its name
         cls,
         path: str,
         *,
@@ -86,14 +85,18 @@ class Decoder:
         kv_nbytes: int = 256 << 20,
         threads: int = 1,
         deterministic: bool = False,
+        kernels: str = "auto",
+        slot_dtype: str = "float32",
     ) -> Decoder:
         """Load the checkpoint in `path`, reserve slots and KV cache, start the decode thread. Takes seconds.
 
-        `device` and `dtype` "auto": see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
+        `device`, `dtype`, `kernels`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
         flight, answers included. `threads` are torch's for one operation, in the whole process.
-        `deterministic`: see `Steps`. Raises UserError LM009, LM010 or LM011 for what cannot be served.
+        `deterministic`: the logits of a request do not depend, to the bit, on what else is in the batch.
+        Raises UserError LM009, LM010 or LM011 for what cannot be served.
         """
         shape = base_shape(path)
+        torch.set_num_threads(threads)  # kernels are measured with the threads that will run them
         model = Model.load(
             path,
             device=device,
@@ -102,52 +105,98 @@ class Decoder:
             max_rank=max_rank,
             kv_nbytes=kv_nbytes,
             deterministic=deterministic,
+            kernels=kernels,
+            slot_dtype=slot_dtype,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)
-        decoder._steps = Steps(model, decoder.eos, decoder._ended, deterministic=deterministic)
-        decoder._thread.start()
-        decoder._base_probe = decoder._between_steps(lambda: model.probe(0))
+        decoder._start(deterministic=deterministic)
         return decoder
 
-    def attach(self, item: str, image: NDArray[np.uint8]) -> Attached:
+    def _start(self, *, deterministic: bool) -> None:
+        model, grid = self._model, GRID if deterministic else 1
+        self._prefixes = Prefixes(model.rows.spans, model.rows.copy, grid, time.monotonic)
+        schedule = Schedule(self._prefixes, deterministic=deterministic)
+        self._steps = Steps(model, schedule, self._delivery, self._ended)
+        self._loop = Loop(self._steps, self._delivery, self._shape.name, self._threads)
+        self._loop.start()
+        self._base_probe = self._loop.call(lambda: model.probe(0))
+
+    def attach(self, item: str, image: NDArray[np.uint8], *, proven: bool = False) -> Attached:
         """Bring `image` into a free slot and let requests in; an attached item is only opened again.
 
-        The copy runs beside decoding, the proof that the adapter has an effect (once per item) between two
-        steps. Raises WorldError LM001 without a free slot and LM004 for a damaged image; AdapterError for one
-        of another base (ADP017, ADP020, ADP024, ADP032), with NaN (ADP013) or without effect (ADP037).
-        Nothing stays attached then.
+        The copy runs beside decoding. The proof that the adapter has an effect runs between two steps, once
+        per content, and not at all if the caller knows it to be `proven` for this `key`. Raises WorldError
+        LM001 without a free slot and LM004 for a damaged image; AdapterError for one of another base (ADP017,
+        ADP020, ADP024, ADP032), with NaN (ADP013) or without effect (ADP037). Nothing stays attached then.
         """
         began_s = time.perf_counter()
-        with self._attaching:
-            self._check_alive()
-            slot = self._seats.slot(item)
-            if slot is not None:
-                self._seats.admit(item, new_requests=True)
-                return Attached(slot, 0, time.perf_counter() - began_s)
+        self._loop.check()
+        with self._seats.change(item):
+            there = self._seats.reopen(item)
+            if there is not None:
+                return Attached(there[0], 0, time.perf_counter() - began_s, kind=there[1])
             content = read_image(image)
             if content.base != self._shape.fingerprint:
                 raise AdapterError("ADP024", f"{item} was prepared for another base than {self._shape.name}")
-            self._model.slots.check(content)
+            if isinstance(content, Image):
+                self._model.slots.check(content)
             slot = self._seats.reserve(item)
             try:
-                self._model.slots.fill(slot, content)
-                if (item, content.digest) not in self._proven:
-                    through = self._between_steps(lambda: self._model.probe(slot))
-                    prove(self._base_probe, through, item)
-                    self._proven.add((item, content.digest))
+                copy_s, nbytes = self._loader.load(lambda pace: self._bring(slot, content, pace)).result()
+                known = proven or (item, content.digest) in self._proven
+                if not known or isinstance(content, ShadowImage):  # only a forward shows what a shadow lacks
+                    prove(self._base_probe, self._loop.call(lambda: self._model.probe(slot)), item)
+                self._loop.check()
             except BaseException:
-                self._model.slots.empty(slot)
+                self._clear(slot)
                 self._seats.leave(item)
+                self._loop.check()
                 raise
-            self._seats.open(item)
-            return Attached(slot, content.slot.nbytes, time.perf_counter() - began_s)
+            self._proven.add((item, content.digest))
+            kind = self._model.slots.kind(slot) or "slot"
+            self._seats.open(item, content.digest, kind)
+            return Attached(slot, nbytes, time.perf_counter() - began_s, copy_s, kind)
+
+    def _bring(self, slot: int, content: Image | ShadowImage, pace: Pace) -> tuple[float, int]:
+        """Bring an image into a slot that no request names; return the seconds and bytes that it took."""
+        began_s = time.perf_counter()
+        if isinstance(content, Image):
+            self._model.slots.fill(slot, content, pace)
+            return time.perf_counter() - began_s, content.slot.nbytes
+        shadow = self._shadows[slot] = Shadow.load(content, self._model)
+        self._model.seat(slot, shadow.net)
+        return time.perf_counter() - began_s, shadow.nbytes
+
+    def _clear(self, slot: int) -> None:
+        """Forget what is in a slot that no request names any more."""
+        self._model.slots.empty(slot)
+        shadow = self._shadows.pop(slot, None)
+        if shadow is not None:
+            shadow.release()
+
+    @property
+    def key(self) -> str:
+        """What a proof of effect holds for: under the same key it need not be made again."""
+        arena = str(self._model.slots.arena.dtype).removeprefix("torch.")
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        kernels = ",".join(sorted(set(self._model.kernels.values())))
+        return f"{FORMAT} {self.device.type} {dtype} {arena} {kernels} {self._shape.fingerprint}"
 
     @property
     def alive(self) -> bool:
         """Whether requests are still taken: False for good once the decode thread has died or was stopped."""
-        with self._inbox:
-            return self._over is None
+        return self._loop.alive
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the decode thread hangs: all have been told, and only the end of this process helps."""
+        return self._loop.stuck
+
+    @property
+    def stalled_s(self) -> float:
+        """For how long there has been work and no move, in seconds."""
+        return self._loop.stalled_s
 
     @property
     def room(self) -> int:
@@ -164,9 +213,10 @@ class Decoder:
 
     def detach(self, item: str) -> None:
         """Free the slot of `item`. Raises Busy while requests are in flight, Cold if it is not attached."""
-        with self._attaching:
-            self._check_alive()
-            self._model.slots.empty(self._seats.leave(item))
+        self._loop.check()
+        with self._seats.change(item):
+            self._clear(self._seats.vacate(item))
+            self._seats.leave(item)
 
     def attached(self) -> dict[str, SlotUse]:
         """Return every attached item, open or closed, with its use up to now. Never blocks for a step."""
@@ -174,72 +224,82 @@ class Decoder:
 
     def stats(self) -> Stats:
         """Return the decoder's counts. Never blocks for a step."""
-        spans = self._model.rows.spans
+        steps, prefixes = self._steps, self._prefixes
+        median_s, slow_s = steps.pulse.decode_s(0.5, 0.99)
+        running = [*steps.schedule.running]
         return Stats(
-            running=len(self._steps.running),
-            waiting=len(self._steps.waiting),
-            steps=self._steps.steps,
-            tokens=self._steps.tokens,
-            kv_rows_used=spans.used,
-            kv_rows=spans.capacity,
-            slots_used=len(self._seats.uses()),
+            running=len(running),
+            reading=sum(not sequence.out for sequence in running),
+            waiting=steps.schedule.waiting(),
+            steps=steps.steps,
+            tokens=steps.tokens,
+            tokens_per_s=steps.pulse.tokens_per_s(),
+            step_s=steps.pulse.last_s,
+            decode_p50_s=median_s,
+            decode_p99_s=slow_s,
+            stalled_s=self._loop.stalled_s,
+            kv_rows=self._model.rows.spans.capacity,
+            kv_rows_used=prefixes.used,
+            kv_rows_kept=prefixes.kept_rows,
+            prefix_hits=prefixes.hits,
+            prefix_tokens=prefixes.hit_tokens,
             slots=self._seats.slots,
-            step_s=self._step_s,
+            seats=self._seats.states(),
+            kernels=dict(self._model.kernels),
         )
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:
-        """Stream the answer: pieces, of which the last has a `finish`; or one typed error.
+        """Stream the answers: pieces, of which the last of each `index` has a `finish`; or one typed error.
 
         Raises before the first piece: Cold if the item is not attached or closed, UserError LM002 if prompt
-        and answer do not fit, LM005 for a bad prompt. Later: WorldError LM003 at the deadline, LM008 if the
-        adapter breaks, LM007 if the decoder does. Closing the iterator ends the request within one step.
+        and answer do not fit, LM005 for a bad prompt, WorldError LM020 if too many of its item wait. Later:
+        WorldError LM003 at the deadline, LM008 or LM022 if the adapter breaks, LM007 or LM021 if the decoder
+        does. Closing the iterator ends the request within one step.
         """
-        sequence = self._accept(request)
+        caller = self._accept(request)
+        unfinished = len(caller.answers)
         try:
-            while True:
-                event = await sequence.queue.get()
+            while unfinished:
+                event = await caller.queue.get()
                 if isinstance(event, TierceError):
                     raise event
+                unfinished -= event.finish is not None
                 yield event
-                if event.finish is not None:
-                    return
         finally:
-            sequence.cancelled = True
+            caller.cancelled = True
 
     def stop(self) -> None:
         """End the decode thread after its step. Requests in flight and later calls get WorldError LM007."""
-        with self._inbox:
-            if self._over is None:
-                self._over = WorldError("LM007", f"the decoder of {self._shape.name} was stopped")
-            self._inbox.notify()
-        self._thread.join()
+        self._loader.close()
+        self._loop.stop()
 
-    def _accept(self, request: Request) -> Sequence:
+    def _accept(self, request: Request) -> Caller:
         self._check(request)
-        text = Text(self._tokenizer, request.sampling.stop, request.sampling.ends(self.eos))
-        drawing = Drawing.of(request.sampling, request.tokens)
-        slot = 0 if request.item is None else self._seats.lease(request.item)
-        sequence = Sequence(
-            request=request,
-            slot=slot,
-            text=text,
-            drawing=drawing,
-            began_s=time.monotonic(),
-            loop=asyncio.get_running_loop(),
-            queue=asyncio.Queue(),
-        )
-        with self._inbox:
-            over = self._over
-            if over is None:
-                self._arrivals.append(sequence)
-                self._inbox.notify()
-        if over is not None:
-            self._ended(sequence)
-            raise _fresh(over)
-        return sequence
+        lease = Lease(0, "") if request.item is None else self._seats.lease(request.item)
+        try:
+            caller = Caller(
+                request=request,
+                slot=lease.slot,
+                content=lease.content,
+                began_s=time.monotonic(),
+                loop=asyncio.get_running_loop(),
+                queue=asyncio.Queue(),
+            )
+            caller.answers = [self._answer(caller, index) for index in range(request.sampling.n)]
+            self._loop.take(caller)
+        except BaseException:
+            if request.item is not None:
+                self._seats.release(request.item)
+            raise
+        return caller
+
+    def _answer(self, caller: Caller, index: int) -> Sequence:
+        sampling, tokens = caller.request.sampling, caller.request.tokens
+        text = Text(self._tokenizer, sampling.stop, sampling.ends(self.eos))
+        return Sequence(caller, index, text, Drawing.of(sampling, tokens, index))
 
     def _check(self, request: Request) -> None:
-        self._check_alive()
+        self._loop.check()
         prompt, answer = len(request.tokens), request.sampling.max_tokens
         if not prompt:
             raise UserError("LM005", f"request {request.id} has no prompt")
@@ -250,104 +310,6 @@ class Decoder:
             told = f"{prompt} tokens of prompt and {answer} of answer are more than the {limit}"
             raise UserError("LM002", f"request {request.id}: {told}", "ask less, or lower max_tokens")
 
-    def _check_alive(self) -> None:
-        with self._inbox:
-            if self._over is not None:
-                raise _fresh(self._over)
-
-    def _ended(self, sequence: Sequence) -> None:
-        if sequence.request.item is not None:
-            self._seats.release(sequence.request.item)
-
-    def _between_steps(self, call: Callable[[], T]) -> T:
-        """Run `call` on the decode thread between two steps and return what it returns."""
-        answer: Future[T] = Future()
-
-        def run(over: TierceError | None) -> None:
-            try:
-                if over is not None:
-                    raise _fresh(over)
-                answer.set_result(call())
-            except BaseException as error:  # noqa: BLE001 -- it is raised in the thread that asked
-                answer.set_exception(error)
-
-        with self._inbox:
-            if self._over is not None:
-                raise _fresh(self._over)
-            self._calls.append(run)
-            self._inbox.notify()
-        return answer.result()
-
-    @torch.inference_mode()
-    def _run(self) -> None:
-        torch.set_num_threads(self._threads)
-        try:
-            while self._turn():
-                pass
-        except BaseException as error:  # noqa: BLE001 -- everybody who waits is told, and so is everybody later
-            over = WorldError(
-                "LM007", f"the decoder of {self._shape.name} died: {error!r}", "start its engine again"
-            )
-            over.__cause__ = error
-            self._end(over)
-
-    def _turn(self) -> bool:
-        """Do one round: take what came in, then one step. Return False once the decoder is over."""
-        with self._inbox:
-            while self._steps.idle and not self._arrivals and not self._calls and self._over is None:
-                self._inbox.wait()
-            over = self._over
-            self._steps.waiting.extend(self._arrivals)
-            self._arrivals.clear()
-            calls = [*self._calls]
-            self._calls.clear()
-        for call in calls:
-            call(over)
-        if over is not None:
-            self._end(over)
-            return False
-        self._steps.sweep(time.monotonic())
-        self._deliver(self._steps.take_events())
-        self._steps.admit()
-        if self._steps.running:
-            began_s = time.perf_counter()
-            self._steps.step()
-            self._step_s = time.perf_counter() - began_s
-        self._deliver(self._steps.take_events())
-        return True
-
-    def _end(self, over: TierceError) -> None:
-        with self._inbox:
-            self._over = over
-            self._steps.waiting.extend(self._arrivals)
-            self._arrivals.clear()
-            calls = [*self._calls]
-            self._calls.clear()
-        for call in calls:
-            call(over)
-        self._steps.fail(lambda: _fresh(over))
-        self._deliver(self._steps.take_events())
-
-    def _deliver(self, events: list[Event]) -> None:
-        """Hand each event loop all of its events in one call."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[Event]] = {}
-        for sequence, event in events:
-            by_loop.setdefault(sequence.loop, []).append((sequence, event))
-        for loop, told in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(_hand_out, told)
-            except RuntimeError:  # the loop is closed: nobody waits for these
-                for sequence, _ in told:
-                    sequence.cancelled = True
-
-
-def _hand_out(events: list[Event]) -> None:
-    for sequence, event in events:
-        sequence.queue.put_nowait(event)
-
-
-def _fresh(error: TierceError) -> TierceError:
-    """Copy an error for one more receiver: a shared one would collect everybody's traceback."""
-    copy = type(error)(error.code, error.message, error.hint)
-    copy.__cause__ = error.__cause__
-    return copy
+    def _ended(self, caller: Caller) -> None:
+        if caller.request.item is not None:
+            self._seats.release(caller.request.item)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,10 @@ from placement.errors import WorldError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+LOCK = "LOCK"
+#: An owner that is started again may come up while the one before is still dying.
+LOCK_WAIT_S = 5.0
 
 
 @contextmanager
@@ -49,3 +55,31 @@ def nbytes_under(folder: Path) -> int:
             return sum(entry.stat().st_size for entry in entries if entry.is_file(follow_symlinks=False))
     except FileNotFoundError:
         return 0
+
+
+def locked(root: Path) -> int:
+    """Return the descriptor of a lock on `root`, which ends with it or with this process.
+
+    Raises WorldError STO007 if another owner still has it after LOCK_WAIT_S.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    until_s = time.monotonic() + LOCK_WAIT_S
+    try:
+        while not _flocked(lock):
+            if time.monotonic() >= until_s:
+                hint = "give each node, and each lab, an ssd path of its own, or stop the other one"
+                raise WorldError("STO007", f"another Store has {root} open", hint)
+            time.sleep(0.05)
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _flocked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
 import shutil
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from actors.lm.adapter import CONFIG, WEIGHTS
-from actors.lm.disk import disk, nbytes_under, sync, write
+from actors.lm.disk import disk, locked, nbytes_under, sync, write
 from actors.lm.image import image_digest
+from actors.lm.image_file import Stamp, digest_of
+from actors.lm.sidecar import Sidecar
 from actors.lm.source import copy_source
 from placement.errors import UserError, WorldError
 from placement.units import format_bytes
@@ -24,12 +25,13 @@ from placement.units import format_bytes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from actors.lm.loader import Pace
+
 ITEM = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@#+-]{0,199}")
 #: Left free on the disk for everybody else.
 RESERVE_NBYTES = 64 << 20
-#: A Store that Ray starts again may come up while the one before is still dying.
-LOCK_WAIT_S = 5.0
-LOCK = "LOCK"
+#: Engines whose proof of an image is remembered; the oldest is forgotten.
+PROOFS = 16
 
 
 class ImageFiles:
@@ -37,8 +39,10 @@ class ImageFiles:
 
     An item is here once its sidecar is: the image is written, synced and renamed first, its sidecar (size and
     digest) last, so a crash at any point leaves either the whole item or leftovers that the next open
-    removes. Beside the images lie sources, which count in the budget: kept ones (of items whose directory was
-    in memory), and those that are being fetched, with what has come of them.
+    removes. Bytes are hashed when they come and by scrubbing; else a file is taken for the one that was
+    hashed as long as its time, size and inode say so. Beside the images lie sources, which count in the
+    budget: kept ones (of items whose directory was in memory), and those that are being fetched, with what
+    has come of them.
     """
 
     def __init__(self, root: str | Path, budget: int | None = None) -> None:
@@ -54,8 +58,10 @@ class ImageFiles:
         #: bytes set aside by name: of sources on their way, and of images that are being written
         self._reserved: dict[str, int] = {}
         self._counting = threading.Lock()
+        #: held by whoever changes a sidecar
+        self._telling = threading.Lock()
         with disk(f"open {self.root}"):
-            self._lock = _locked(self.root)
+            self._lock = locked(self.root)
             try:
                 self._clean()
             except BaseException:
@@ -77,14 +83,18 @@ class ImageFiles:
                 "STO002", f"{item} came with digest {found[:12]}, not {digest[:12]}; nothing was kept"
             )
         file, sidecar = self._paths(item)
-        if self._told(sidecar) == (image.nbytes, digest) and self._size(item) is not None:
+        told = Sidecar.read(sidecar)
+        if told is not None and told.digest == digest and self._size(item) == image.nbytes:
             return
         self.reserve(item, image.nbytes)
         try:
             with disk(f"write {file}"):
-                sidecar.unlink(missing_ok=True)
+                with self._telling:
+                    sidecar.unlink(missing_ok=True)
                 write(file, image.data)
-                write(sidecar, json.dumps({"item": item, "nbytes": image.nbytes, "digest": digest}).encode())
+                with self._telling:
+                    told = Sidecar(item, image.nbytes, digest, Stamp.of(file), time.time())
+                    write(sidecar, told.encoded())
         finally:
             self.release(item)
 
@@ -97,18 +107,83 @@ class ImageFiles:
         file, sidecar = self._paths(item)
         if not sidecar.exists() or not file.exists():
             raise WorldError("STO001", f"{item} is not under {self.root}", "it has to be copied here again")
-        told = self._told(sidecar)
+        told = Sidecar.read(sidecar)
         with disk(f"read {file}"):
+            stamp = Stamp.of(file)
             image = np.fromfile(file, np.uint8)
-        if told != (image.nbytes, image_digest(image)):
+        if told is None or (told.nbytes, told.digest) != (image.nbytes, image_digest(image)):
             self._set_aside(item)
             what = (
-                "its sidecar" if told is None else f"{image.nbytes} bytes of {told[0]}, digest of the content"
+                "its sidecar"
+                if told is None
+                else f"{image.nbytes} bytes of {told.nbytes}, digest of the content"
             )
             raise WorldError(
                 "STO002", f"{item} under {self.root} is damaged ({what}); moved to {self.quarantine}"
             )
+        if told.verified != stamp:
+            self._note(item, told.digest, verified=stamp, checked_s=time.time())
         return image
+
+    def verified(self, item: str) -> tuple[Path, Sidecar]:
+        """Return where the image of `item` lies, and what is known of it, its `verified` stamp included.
+
+        It is read only if the file is not the one that was hashed last. Raises as `get`.
+        """
+        file, sidecar = self._paths(item)
+        told = Sidecar.read(sidecar)
+        if told is None or told.verified is None or told.verified != _stamp(file):
+            self.get(item)
+            told = Sidecar.read(sidecar)
+        if told is None or told.verified is None:
+            raise WorldError("STO001", f"{item} left {self.root} meanwhile", "it has to be copied here again")
+        return file, told
+
+    def proven(self, item: str, digest: str) -> tuple[str, ...]:
+        """Return the keys of the engines in which the image of that digest has had an effect."""
+        told = Sidecar.read(self._paths(item)[1])
+        return told.proven if told is not None and told.digest == digest else ()
+
+    def prove(self, item: str, digest: str, key: str) -> None:
+        """Remember that the image of that digest has an effect in the engine of `key`, if it is here."""
+        known = self.proven(item, digest)
+        if key not in known:
+            self._note(item, digest, proven=(*known, key)[-PROOFS:])
+
+    def scrub_next(self, pace: Pace, before_s: float) -> tuple[str, str] | None:
+        """Hash the image whose last check is longest ago, if that was before `before_s` (clock on the wall).
+
+        Return what was found damaged and why; it is set aside. `pace` is called after each piece. Raises
+        WorldError STO005 if the disk takes no sidecar.
+        """
+        with disk(f"scrub {self.root}"):
+            told = (Sidecar.read(self._paths(item)[1]) for item in self.inventory())
+            due = min((one for one in told if one is not None), key=lambda one: one.checked_s, default=None)
+            if due is None or due.checked_s >= before_s:
+                return None
+            why = self._scrub(due, pace)
+            return (due.item, why) if why else None
+
+    def _scrub(self, told: Sidecar, pace: Pace) -> str:
+        """Hash an image; return why it was set aside, "" if it is whole or was changed meanwhile."""
+        file, sidecar = self._paths(told.item)
+        stamp = _stamp(file)
+        try:
+            found = digest_of(file, pace)
+        except OSError as error:
+            if stamp is None or _stamp(file) is None:
+                return ""  # dropped meanwhile
+            why = f"it cannot be read: {error.strerror}"
+        else:
+            if found == told.digest:
+                if stamp == _stamp(file):
+                    self._note(told.item, found, verified=stamp, checked_s=time.time())
+                return ""
+            why = f"its digest is {found[:12]}, not {told.digest[:12]}"
+        if stamp != _stamp(file) or Sidecar.read(sidecar) != told:
+            return ""
+        self._set_aside(told.item)
+        return f"{why}; moved to {self.quarantine}"
 
     def reserve(self, name: str, nbytes: int) -> None:
         """Set bytes aside for an item or a source until `release`; a later call for a name replaces it.
@@ -158,7 +233,7 @@ class ImageFiles:
     def drop(self, item: str) -> None:
         """Remove `item` and its kept source; nothing happens if it is not here."""
         file, sidecar = self._paths(item)
-        with disk(f"remove {file}"):
+        with disk(f"remove {file}"), self._telling:
             sidecar.unlink(missing_ok=True)
             file.unlink(missing_ok=True)
             sync(self.root)
@@ -173,12 +248,8 @@ class ImageFiles:
     def _size(self, item: str) -> int | None:
         """Return the bytes of an item as its sidecar and its file agree on them; None if it is not here."""
         file, sidecar = self._paths(item)
-        told = self._told(sidecar)
-        try:
-            nbytes = file.stat().st_size
-        except FileNotFoundError:
-            return None
-        return nbytes if told is not None and told[0] == nbytes else None
+        told, stamp = Sidecar.read(sidecar), _stamp(file)
+        return stamp.nbytes if told and stamp and told.nbytes == stamp.nbytes else None
 
     def _clean(self) -> None:
         self.quarantine.mkdir(exist_ok=True)
@@ -195,13 +266,13 @@ class ImageFiles:
             raise UserError("STO006", f"{item!r} is not the name of an item", f"it must match {ITEM.pattern}")
         return self.root / f"{item}.safetensors", self.root / f"{item}.json"
 
-    def _told(self, sidecar: Path) -> tuple[int, str] | None:
-        """Return size and digest as the sidecar tells them, None if it is missing or damaged."""
-        try:
-            fields = json.loads(sidecar.read_bytes())
-            return int(fields["nbytes"]), str(fields["digest"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return None
+    def _note(self, item: str, digest: str, **changes: Any) -> None:
+        """Change what the sidecar of `item` says, if it still speaks of the image of `digest`."""
+        sidecar = self._paths(item)[1]
+        with disk(f"write {sidecar}"), self._telling:
+            told = Sidecar.read(sidecar)
+            if told is not None and told.digest == digest:
+                write(sidecar, replace(told, **changes).encoded())
 
     def _held(self) -> dict[str, int]:
         """Return what lies on the disk by name: items, and the folders of sources."""
@@ -240,7 +311,7 @@ class ImageFiles:
             )
 
     def _set_aside(self, item: str) -> None:
-        with disk(f"set aside {item}"):
+        with disk(f"set aside {item}"), self._telling:
             for path in self._paths(item):
                 path.replace(self.quarantine / path.name)
             sync(self.root)
@@ -251,26 +322,9 @@ def _is_item(name: str) -> bool:
     return "@" in name or "#" in name
 
 
-def _locked(root: Path) -> int:
-    """Return the descriptor of a lock on `root`, which ends with it or with this process."""
-    root.mkdir(parents=True, exist_ok=True)
-    lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    until_s = time.monotonic() + LOCK_WAIT_S
+def _stamp(file: Path) -> Stamp | None:
+    """Return the stamp of a file, None if there is none."""
     try:
-        while not _flocked(lock):
-            if time.monotonic() >= until_s:
-                hint = "give each node, and each lab, an ssd path of its own, or stop the other one"
-                raise WorldError("STO007", f"another Store has {root} open", hint)
-            time.sleep(0.05)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _flocked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return Stamp.of(file)
+    except FileNotFoundError:
+        return None

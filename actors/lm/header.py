@@ -23,7 +23,7 @@ ITEM_NBITS = {
 
 
 class AdapterError(UserError):
-    """An adapter that must not serve: `code` is of ADP001 to ADP037, the message names file and tensor."""
+    """An adapter that must not serve: `code` is of ADP001 to ADP040, the message names file and tensor."""
 
     exit_code = 3
 
@@ -69,9 +69,9 @@ def parse_header(head: bytes, nbytes: int, name: str) -> Header:
 def _header_nbytes(head: bytes, nbytes: int, name: str) -> int:
     if head.startswith(b"version https://git-lfs"):
         raise AdapterError("ADP005", f"{name} is a git-lfs pointer, not the weights", "run: git lfs pull")
-    if head[:4] == b"PK\x03\x04" or (
-        head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    ):
+    # A header of 640 bytes begins like a pickle too; but its ninth byte opens the JSON.
+    pickled = head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and head[8:9] != b"{"
+    if head[:4] == b"PK\x03\x04" or pickled:
         hint = "convert it to safetensors on a machine that trusts it"
         raise AdapterError("ADP004", f"{name} is a pickle, which is never loaded", hint)
     if nbytes < 8:

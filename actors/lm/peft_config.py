@@ -1,4 +1,4 @@
-"""adapter_config.json as PEFT means it: each module's rank and scale, and what this engine cannot do."""
+"""adapter_config.json as PEFT means it: which modules, and each module's rank and scale."""
 
 from __future__ import annotations
 
@@ -19,16 +19,6 @@ MAX_RANK = 4096
 MAX_ALPHA = 1e6
 #: PEFT's word for every Linear but the output head.
 ALL_LINEAR = "all-linear"
-#: Fields that change where, or how far, an adapter was trained, but not what its tensors mean.
-HARMLESS = frozenset({
-    "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
-    "inference_mode", "r", "target_modules", "exclude_modules", "lora_alpha", "lora_dropout", "bias",
-    "use_rslora", "init_lora_weights", "layers_to_transform", "layers_pattern", "rank_pattern",
-    "alpha_pattern", "megatron_core", "loftq_config", "eva_config", "corda_config", "lora_ga_config",
-    "qalora_group_size", "runtime_config",
-})  # fmt: skip
-#: Initialisations that change the base too: their adapters are only right on that changed base.
-CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +56,10 @@ class PeftConfig:
     r: int
     alpha: float
     rslora: bool
+    dora: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
     targets: Targets
-    base: str
 
     def rank(self, module: str) -> int:
         """Return the rank that the config gives to `module`."""
@@ -82,21 +72,36 @@ class PeftConfig:
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
 
-def parse_config(text: bytes, name: str) -> PeftConfig:
-    """Read adapter_config.json, called `name`. Raises AdapterError ADP002, ADP017, ADP018 or ADP023."""
-    fields = _fields(text, name)
-    _check_features(fields, name)
+def parse_config(fields: Mapping[str, object], name: str) -> PeftConfig:
+    """Read the fields of a LoRA from a config called `name`. Raises AdapterError ADP002, ADP017 or ADP018."""
     ranks = _pattern(fields, "rank_pattern", name)
     alphas = _pattern(fields, "alpha_pattern", name)
     return PeftConfig(
         r=_rank("r", fields.get("r", 8), name),
         alpha=_alpha("lora_alpha", fields.get("lora_alpha", 8), name),
         rslora=bool(fields.get("use_rslora")),
+        dora=bool(fields.get("use_dora")),
         rank_pattern={key: _rank(f"rank_pattern {key}", rank, name) for key, rank in ranks.items()},
         alpha_pattern={key: _alpha(f"alpha_pattern {key}", alpha, name) for key, alpha in alphas.items()},
         targets=_targets(fields, name),
-        base=str(fields.get("base_model_name_or_path") or ""),
     )
+
+
+def check_numbers(fields: Mapping[str, object], name: str) -> None:
+    """Check what a shadow's config says of ranks and alphas, before PEFT makes room for them.
+
+    Raises AdapterError ADP002, ADP017 or ADP018.
+    """
+    for field in ("r", "init_r", "target_r"):
+        if isinstance(fields.get(field), int) and fields[field] != 0:
+            _rank(field, fields[field], name)
+    if fields.get("lora_alpha") is not None:
+        _alpha("lora_alpha", fields["lora_alpha"], name)
+    for key, rank in _pattern(fields, "rank_pattern", name).items():
+        if not isinstance(rank, list):  # AdaLoRA lists the ranks that it kept
+            _rank(f"rank_pattern {key}", rank, name)
+    for key, alpha in _pattern(fields, "alpha_pattern", name).items():
+        _alpha(f"alpha_pattern {key}", alpha, name)
 
 
 def _targets(fields: Mapping[str, object], name: str) -> Targets:
@@ -147,7 +152,9 @@ def _alpha(field: str, value: object, name: str) -> float:
     return float(value)
 
 
-def _fields(text: bytes, name: str) -> dict[str, object]:
+def config_fields(text: bytes, name: str) -> dict[str, object]:
+    """Read adapter_config.json, called `name`. Raises AdapterError ADP002 unless it is one JSON object."""
+
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len(dict(pairs)) != len(pairs):
             raise AdapterError("ADP002", f"{name} has a key twice: {[key for key, _ in pairs]}")
@@ -165,21 +172,6 @@ def _fields(text: bytes, name: str) -> dict[str, object]:
     if not isinstance(fields, dict):
         raise AdapterError("ADP002", f"{name} is not a JSON object")
     return fields
-
-
-def _check_features(fields: Mapping[str, object], name: str) -> None:
-    kind = fields.get("peft_type", "LORA")
-    if kind != "LORA":
-        raise AdapterError("ADP023", f"{name}: peft_type {kind} is not supported, only LORA")
-    if fields.get("bias", "none") != "none":
-        raise AdapterError("ADP023", f"{name}: trained biases (bias={fields['bias']!r}) are not supported")
-    start = fields.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
-        hint = "save it with path_initial_model_for_weight_conversion"
-        raise AdapterError("ADP023", f"{name}: init_lora_weights={start!r} belongs to a changed base", hint)
-    for field, value in fields.items():
-        if field not in HARMLESS and value not in (None, False, "", [], {}):
-            raise AdapterError("ADP023", f"{name}: {field}={value!r} is not supported")
 
 
 def _pattern(fields: Mapping[str, object], field: str, name: str) -> dict[str, object]:

@@ -134,11 +134,16 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """What attaching did: the slot, the bytes copied into it (0 if it was there), the seconds in all."""
+    """What attaching did: the slot, the bytes copied into it (0 if it was there), the seconds in all.
+
+    `copy_s` of them went into the copy. `kind` is "slot" or "shadow".
+    """
 
     slot: int
     nbytes: int
     took_s: float
+    copy_s: float = 0.0
+    kind: str = "slot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +164,6 @@ class HeldUse:
     hits: int
     idle_s: float
     leases: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """A decoder at a moment. `kv_rows` are tokens of room, `step_s` is the time of the last step."""
-
-    running: int
-    waiting: int
-    steps: int
-    tokens: int
-    kv_rows_used: int
-    kv_rows: int
-    slots_used: int
-    slots: int
-    step_s: float
 
 
 def _number(value: object) -> bool:

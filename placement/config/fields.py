@@ -200,3 +200,5 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     one_of("dtype", ("auto", "float32", "bfloat16", "float16")),
 ]
+Kernels = Annotated[Literal["auto", "torch"], one_of("kernels", ("auto", "torch"))]
+SlotDtype = Annotated[Literal["float32", "bfloat16"], one_of("slot_dtype", ("float32", "bfloat16"))]

@@ -13,10 +13,12 @@ from placement.config.fields import (
     Dtype,
     Flag,
     Home,
+    Kernels,
     Number,
     Persona,
     Seconds,
     Share,
+    SlotDtype,
     Text,
     Vram,
     Whole,
@@ -78,6 +80,13 @@ class Base(Entry):
     kv_cache: Bytes = Field(256 * 2**20, gt=0, description="Bytes of VRAM for the KV cache of all requests.")
     deterministic: Flag = Field(
         True, description="The same request gives the same tokens, whatever runs beside it."
+    )
+    kernels: Kernels = Field(
+        "auto",
+        description="auto: on a CPU the fastest library kernels; torch: logits equal PEFT's to the bit.",
+    )
+    slot_dtype: SlotDtype = Field(
+        "float32", description="float32, or bfloat16: adapters take half the memory and are rounded."
     )
     threads: Whole = Field(1, gt=0, le=1024, description="Threads that a CPU engine computes with.")
     replicas: Replicas = Field(Replicas(), description="How many engines of this base may run.")

@@ -1,11 +1,14 @@
 """The Engine as a plain class, without Ray: what it does when its decoder dies under it."""
 
 import asyncio
+import os
+from dataclasses import replace
 
 import pytest
 
 from actors.engine import Engine, EngineSpec
 from actors.errors import StaleEpoch
+from actors.lm.image_file import Stamp
 from actors.lm.prepare import prepare
 from actors.lm.request import Request, Sampling
 from actors.store import Offer
@@ -109,3 +112,59 @@ async def test_a_drain_of_an_older_coordinator_ends_when_a_newer_one_wants_the_i
     assert (await engine.beat()).closing == frozenset()
     assert await answer(engine)
     await running.aclose()
+
+
+def offered(folder, parts, **changes):
+    """An image as a Store on the same node offers it: a file."""
+    prepared = prepare(str(parts / "coder"), str(parts / "base"), 8)
+    path = folder / "image"
+    prepared.image.tofile(path)
+    whole = Offer([], prepared.nbytes, prepared.image_digest, "", str(path), Stamp.of(path))
+    return replace(whole, **changes)
+
+
+async def test_a_file_serves_as_bytes_do(engine, parts, tmp_path):
+    """The answer is the same, and the proof that was made is handed on."""
+    await engine.attach(ITEM, await offer(parts), 1, verify=True)
+    before = await answer(engine)
+    await engine.detach(ITEM, 1, drain_s=30.0)
+    seated = await engine.attach(ITEM, offered(tmp_path, parts), 1, verify=False)
+    assert seated.proof == (await engine.decoder()).key
+    assert await answer(engine) == before
+    assert (await engine.attach(ITEM, offered(tmp_path, parts), 1, verify=False)).proof == ""
+
+
+async def test_what_was_proven_before_is_not_probed(engine, parts, tmp_path, monkeypatch):
+    """A key that the offer carries saves the probe; another engine's does not."""
+    decoder, probed = await engine.decoder(), []
+    monkeypatch.setattr("actors.lm.decoder.prove", lambda *_: probed.append(1))
+    for item, keys in ((ITEM, (decoder.key, "another")), ("coder@2", ("another",))):
+        seated = await engine.attach(item, offered(tmp_path, parts, proven=keys), 1, verify=False)
+        assert bool(seated.proof) == bool(probed)
+    assert probed == [1]
+
+
+async def test_a_file_that_is_no_longer_what_was_offered_is_not_attached(engine, parts, tmp_path):
+    """One that was rewritten or removed after the offer is a typed error, and no slot is taken."""
+    good = offered(tmp_path, parts)
+    (tmp_path / "image").write_bytes(bytes(good.nbytes))
+    with pytest.raises(WorldError, match="written again"):
+        await engine.attach(ITEM, good, 1, verify=False)
+    (tmp_path / "image").unlink()
+    with pytest.raises(WorldError, match="gone"):
+        await engine.attach(ITEM, good, 1, verify=False)
+    assert (await engine.beat()).slots == {}
+
+
+async def test_a_process_whose_decoder_hangs_ends(engine, monkeypatch, capsys):
+    """It says why, and Ray starts another: nothing else frees a thread that hangs."""
+    ended = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr("actors.engine.os._exit", ended.set_result)
+    decoder = await engine.decoder()
+    await engine.beat()
+    assert not ended.done()
+    monkeypatch.setattr(type(decoder), "stuck", property(lambda _: True), raising=False)
+    for _ in range(3):
+        await engine.beat()
+    assert await asyncio.wait_for(ended, 30) == os.EX_SOFTWARE
+    assert capsys.readouterr().err.count("hangs") == 1

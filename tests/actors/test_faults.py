@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -175,6 +177,22 @@ def test_a_deleted_image_is_built_again_though_nobody_asks(lab, folder_of):
     image.unlink()
     until(lambda: any("its file was gone; built again" in line.text for line in lab.story("artist")))
     assert image.exists()
+
+
+def test_a_bit_that_flipped_in_silence_is_found_by_scrubbing_and_mended(lab, folder_of):
+    """Size and time do not tell of it, so nothing else would; its story says what was found."""
+    image = next((folder_of(lab.name) / "ssd" / "adapters").glob("artist@*.safetensors"))
+    before, content = image.stat(), bytearray(image.read_bytes())
+    content[-1] ^= 1
+    with image.open("r+b") as stream:
+        stream.write(content)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+    store = ray.get_actor("store:desk", namespace=lab.name)
+    for _ in lab.ps().things:
+        ray.get(store.scrub.remote(time.time() + 1))
+    until(lambda: any("found damaged by scrubbing" in line.text for line in lab.story("artist")))
+    until(lambda: image.exists() and image.read_bytes()[-1] == content[-1] ^ 1)
+    assert lab.ask("artist", "Sing.").text
 
 
 def test_a_killed_embedder_encodes_again(lab, kill):

@@ -1,11 +1,17 @@
 """A Store without a cluster: what it takes in and what it reports need no Ray."""
 
 import os
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from actors.errors import StaleEpoch
+from actors.lm.image import image_digest
+from actors.lm.image_file import opened
 from actors.store import Origin, Store
+from placement.errors import WorldError
 from placement.tiers import Tier
 
 
@@ -40,3 +46,61 @@ async def test_an_older_coordinator_fetches_nothing(tmp_path, origin):
     store.fence(3)
     with pytest.raises(StaleEpoch):
         await store.fetch("coder@1", origin, "1", 2)
+
+
+async def kept(tmp_path, origin):
+    """A Store with one image on its SSD tier; return it with the item and what is told of it."""
+    store = Store("desk", str(tmp_path / "ssd"), None)
+    item, prepared, _ = await store.prepare(origin)
+    return store, item, prepared
+
+
+async def test_who_is_on_the_same_node_is_offered_the_file(tmp_path, origin):
+    """No bytes go through the object store: a path, by what it is known again, and who has proven it."""
+    store, item, prepared = await kept(tmp_path, origin)
+    await store.prove(item, prepared.image_digest, "engine a", 1)
+    offer = await store.offer(item, Tier.SSD, prepared.image_digest, origin, 1, to="desk")
+    assert (offer.refs, offer.nbytes, offer.proven) == ([], prepared.nbytes, ("engine a",))
+    with opened(Path(offer.path), offer.stamp) as image:
+        assert image_digest(image) == prepared.image_digest
+
+
+async def test_a_file_that_was_rewritten_is_built_again_before_it_is_offered(tmp_path, origin):
+    """Its stamp is another, so it is hashed: what was proven of the old file does not hold for the new."""
+    store, item, prepared = await kept(tmp_path, origin)
+    await store.prove(item, prepared.image_digest, "engine a", 1)
+    (tmp_path / "ssd" / f"{item}.safetensors").write_bytes(bytes(prepared.nbytes))
+    offer = await store.offer(item, Tier.SSD, prepared.image_digest, origin, 1, to="desk")
+    assert "STO002" in offer.mended
+    assert offer.proven == ()
+    with opened(Path(offer.path), offer.stamp) as image:
+        assert image_digest(image) == prepared.image_digest
+
+
+async def test_a_scrub_that_finds_damage_is_told_by_the_beats_until_it_is_mended(tmp_path, origin):
+    """A bit that flipped behind an unchanged time takes the file out; once it is built again all is well."""
+    store, item, prepared = await kept(tmp_path, origin)
+    file = tmp_path / "ssd" / f"{item}.safetensors"
+    before, content = file.stat(), bytearray(file.read_bytes())
+    content[-1] ^= 1
+    with file.open("r+b") as stream:
+        stream.write(content)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    await store.scrub(time.time() + 1)
+    report = await store.beat()
+    assert (report.ssd, list(report.damaged)) == ({}, [item])
+    assert prepared.image_digest[:12] in report.damaged[item]
+    await store.mend(item, origin, 1)
+    report = await store.beat()
+    assert (report.ssd, report.damaged) == ({item: prepared.nbytes}, {})
+
+
+async def test_a_file_is_taken_in_by_another_tier(tmp_path, origin):
+    """A Store takes an offered file into its SSD tier as it takes bytes: verified."""
+    store, item, prepared = await kept(tmp_path, origin)
+    offer = await store.offer(item, Tier.SSD, prepared.image_digest, origin, 1, to="desk")
+    other = Store("desk", str(tmp_path / "other"), None)
+    await other.pull(item, Tier.SSD, offer, 1)
+    assert (await other.beat()).ssd == {item: prepared.nbytes}
+    with pytest.raises(WorldError, match="digest"):
+        await other.pull("coder@2", Tier.SSD, replace(offer, digest="0" * 64), 1)

@@ -78,14 +78,17 @@ def test_the_digest_is_of_the_content(world, damaged):
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
-        ({"use_dora": True}, "ADP023"),
-        ({"modules_to_save": ["embed_tokens"]}, "ADP023"),
-        ({"bias": "all"}, "ADP023"),
-        ({"lora_bias": True}, "ADP023"),
-        ({"trainable_token_indices": [1]}, "ADP023"),
+        ({"use_dora": True}, "ADP016"),
+        ({"modules_to_save": ["embed_tokens"]}, "ADP016"),
+        ({"modules_to_save": "embed_tokens"}, "ADP002"),
+        ({"alora_invocation_tokens": [1]}, "ADP023"),
+        ({"arrow_config": {"top_k": 2}}, "ADP023"),
+        ({"megatron_config": {"x": 1}}, "ADP023"),
         ({"layer_replication": [[0, 1]]}, "ADP023"),
         ({"fan_in_fan_out": True}, "ADP023"),
-        ({"peft_type": "IA3"}, "ADP023"),
+        ({"peft_type": "PREFIX_TUNING"}, "ADP023"),
+        ({"peft_type": "XLORA"}, "ADP023"),
+        ({"task_type": "SEQ_CLS"}, "ADP023"),
         ({"init_lora_weights": "pissa_niter_4"}, "ADP023"),
         ({"use_something_of_next_year": True}, "ADP023"),
         ({"r": 0}, "ADP017"),
@@ -101,6 +104,8 @@ def test_the_digest_is_of_the_content(world, damaged):
         ({"rank_pattern": {"(": 8}}, "ADP002"),
         ({"rank_pattern": {"(?i)q_proj": 8}}, "ADP002"),
         ({"alpha_pattern": [1]}, "ADP002"),
+        ({"r": 10**6, "lora_bias": True}, "ADP017"),
+        ({"lora_alpha": 1e30, "lora_bias": True}, "ADP018"),
     ],
 )
 def test_a_config_that_is_not_served_is_refused(world, damaged, fields, code):
@@ -142,6 +147,7 @@ def test_missing_files_are_told_apart(world, damaged):
     ("content", "code"),
     [
         (b"\x80\x02pickled", "ADP004"),
+        (b"\x80\x04\x95" + bytes(5) + b"\x8c{", "ADP004"),
         (b"version https://git-lfs.github.com/spec/v1\n", "ADP005"),
         (b"", "ADP006"),
     ],
@@ -204,9 +210,9 @@ def rename_one(tensors):
         (replace("base_model.model.model.layers.0.extra", np.ones(3, np.float32)), "ADP022", "extra"),
         (replace(Q0.format("magnitude_vector"), np.ones(64, np.float32)), "ADP023", "DoRA"),
         (
-            replace("base_model.model.model.embed_tokens.lora_embedding_A", np.ones((8, 9), np.float32)),
+            replace("base_model.model.model.embed_tokens.token_adapter.x", np.ones(9, np.float32)),
             "ADP023",
-            "embed",
+            "tok",
         ),
     ],
 )
@@ -313,7 +319,8 @@ def test_the_shape_of_a_base_comes_from_headers(world):
     assert shape.nbytes == sum(
         tensor.nbytes for tensor in load_file(world.base / "model.safetensors").values()
     )
-    assert shape.slot_nbytes(16) == 2 * shape.slot_nbytes(8)
+    vectors = 4 * sum(out for module, (out, _) in shape.linears.items() if module != "lm_head")
+    assert shape.slot_nbytes(16) - vectors == 2 * (shape.slot_nbytes(8) - vectors)
 
 
 def test_weights_that_are_not_loaded_do_not_count(world, tmp_path):

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from actors.lm.files import RESERVE_NBYTES, ImageFiles
+from actors.lm.files import PROOFS, RESERVE_NBYTES, ImageFiles
 from actors.lm.image import image_digest
 from placement.errors import UserError, WorldError
 
@@ -113,7 +114,7 @@ def test_an_item_with_a_broken_sidecar_is_not_here(files, content):
 def test_a_sidecar_tells_size_and_digest(files):
     """The digest that a scrub needs is beside the image."""
     told = json.loads((files.root / f"{ITEM}.json").read_text())
-    assert told == {"item": ITEM, "nbytes": 5000, "digest": DIGEST}
+    assert (told["item"], told["nbytes"], told["digest"]) == (ITEM, 5000, DIGEST)
 
 
 def test_a_full_disk_is_refused_before_anything_is_written(files):
@@ -159,7 +160,7 @@ def test_a_file_that_is_no_item_s_is_passed_over(files):
 
 def test_a_folder_has_one_owner(files, monkeypatch):
     """A second owner of the folder gets STO007 with its path, and the first goes on."""
-    monkeypatch.setattr("actors.lm.files.LOCK_WAIT_S", 0.1)
+    monkeypatch.setattr("actors.lm.disk.LOCK_WAIT_S", 0.1)
     with pytest.raises(WorldError) as refused:
         ImageFiles(files.root)
     assert refused.value.code == "STO007"
@@ -188,7 +189,7 @@ def test_a_folder_that_could_not_be_opened_is_left_free(tmp_path, monkeypatch):
     (root / "half.tmp").mkdir(parents=True)
     assert code(ImageFiles, root) == "STO005"
     (root / "half.tmp").rmdir()
-    monkeypatch.setattr("actors.lm.files.LOCK_WAIT_S", 0.0)
+    monkeypatch.setattr("actors.lm.disk.LOCK_WAIT_S", 0.0)
     ImageFiles(root).close()
 
 
@@ -230,3 +231,110 @@ def test_half_a_copy_of_a_source_is_removed_at_open(files):
     for name in ("critic-1.tmp", "coder-2"):
         (files.sources / name).mkdir(parents=True)
     assert [folder.name for folder in opened_again(files).sources.iterdir()] == ["coder-2"]
+
+
+def opened_reads(monkeypatch):
+    """The items whose files are read from now on, in order."""
+    read = []
+    fromfile = np.fromfile
+    monkeypatch.setattr(
+        np, "fromfile", lambda file, *rest: (read.append(Path(file).stem), fromfile(file, *rest))[1]
+    )
+    return read
+
+
+def test_a_file_that_was_verified_is_offered_without_being_read(files, monkeypatch):
+    """Neither after its put nor in a new process is it hashed once more."""
+    read = opened_reads(monkeypatch)
+    path, told = files.verified(ITEM)
+    assert (path, told.digest) == (files.root / f"{ITEM}.safetensors", DIGEST)
+    assert opened_again(files).verified(ITEM) == (path, told)
+    assert read == []
+
+
+def test_a_file_that_was_touched_is_read_again_once(files, monkeypatch):
+    """Another time of change makes it hashed; what was found holds for the next offer."""
+    read = opened_reads(monkeypatch)
+    os.utime(files.root / f"{ITEM}.safetensors", (1, 1))
+    _, told = files.verified(ITEM)
+    assert (read, told.verified.mtime_ns) == ([ITEM], 1_000_000_000)
+    files.verified(ITEM)
+    assert read == [ITEM]
+
+
+def test_a_file_that_was_rewritten_is_not_offered(files):
+    """Other bytes of the same size give STO002, and the evidence is kept."""
+    (files.root / f"{ITEM}.safetensors").write_bytes(bytes(5000))
+    assert code(files.verified, ITEM) == "STO002"
+    assert code(files.verified, ITEM) == "STO001"
+
+
+def test_a_sidecar_of_before_has_its_image_hashed_once(files, monkeypatch):
+    """What an older release wrote beside an image says nothing of a check: the first offer makes one."""
+    (files.root / f"{ITEM}.json").write_text(json.dumps({"item": ITEM, "nbytes": 5000, "digest": DIGEST}))
+    read = opened_reads(monkeypatch)
+    for _ in range(2):
+        assert files.verified(ITEM)[1].digest == DIGEST
+    assert read == [ITEM]
+
+
+def flipped(files, item):
+    """Flip a bit of an image in a way that its time, size and inode do not tell."""
+    file = files.root / f"{item}.safetensors"
+    before = file.stat()
+    with file.open("r+b") as stream:
+        os.pwrite(stream.fileno(), bytes([os.pread(stream.fileno(), 1, 1234)[0] ^ 1]), 1234)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_scrubbing_finds_a_bit_that_flipped_in_silence(files):
+    """Time and size as they were, so it would be offered; the scrub sets it aside and says why."""
+    flipped(files, ITEM)
+    assert files.verified(ITEM)
+    item, why = files.scrub_next(lambda _: None, time.time() + 1)
+    assert item == ITEM
+    assert DIGEST[:12] in why
+    assert files.inventory() == {}
+    assert len(list(files.quarantine.iterdir())) == 2
+
+
+def test_scrubbing_goes_round(files):
+    """The image whose check is longest ago comes first, and none before its time."""
+    files.put("other@1", IMAGE, DIGEST)
+    began_s = time.time()
+    assert files.scrub_next(lambda _: None, began_s) is None
+    first, second = (files.verified(item)[1].checked_s for item in (ITEM, "other@1"))
+    assert first > began_s
+    assert second < began_s
+    assert files.scrub_next(lambda _: None, began_s) is None
+    assert files.verified("other@1")[1].checked_s > first
+    pieces = []
+    files.scrub_next(pieces.append, began_s)
+    assert pieces == []
+
+
+def test_what_is_dropped_during_a_scrub_is_not_missed(files):
+    """A drop between two pieces is no damage, and nothing comes back."""
+    assert files.scrub_next(lambda _: files.drop(ITEM), time.time() + 1) is None
+    assert (files.inventory(), list(files.quarantine.iterdir())) == ({}, [])
+
+
+def test_proofs_stay_with_the_image(files):
+    """They outlive the process, count once, and end with the bytes that they were made of."""
+    for key in ("engine a", "engine b", "engine a"):
+        files.prove(ITEM, DIGEST, key)
+    files.prove(ITEM, "0" * 64, "engine c")
+    files.prove("other@1", DIGEST, "engine c")
+    again = opened_again(files)
+    assert again.verified(ITEM)[1].proven == again.proven(ITEM, DIGEST) == ("engine a", "engine b")
+    other = IMAGE[::-1].copy()
+    again.put(ITEM, other, image_digest(other))
+    assert again.verified(ITEM)[1].proven == ()
+
+
+def test_of_many_proofs_the_latest_are_kept(files):
+    """A sidecar does not grow without end."""
+    for number in range(100):
+        files.prove(ITEM, DIGEST, f"engine {number}")
+    assert files.proven(ITEM, DIGEST)[-1] == "engine 99"
+    assert len(files.proven(ITEM, DIGEST)) == PROOFS

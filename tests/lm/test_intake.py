@@ -232,8 +232,8 @@ async def test_a_node_without_the_base_checks_against_its_shape(files, origin):
 
 
 def test_a_repeated_weight_needs_the_base_s_files(world):
-    """An adapter that repeats a weight of a base that is not here cannot be compared: ADP023 says so."""
+    """An adapter that repeats a weight of a base that is not here cannot be compared: ADP038 says so."""
     shape = replace(base_shape(str(world.base)), path="elsewhere")
     with pytest.raises(AdapterError, match="not on this node") as refused:
         prepare(str(world.adapters["head"]), "elsewhere", 16, shape)
-    assert refused.value.code == "ADP023"
+    assert refused.value.code == "ADP038"

@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from actors.lm.attention import attend
 from actors.lm.model import Model
 from placement.errors import UserError
 
@@ -108,11 +107,3 @@ def test_positions_that_depend_on_the_neighbours_are_refused(base, rope):
     error = refusal(base)
     assert error.code == "LM010"
     assert rope["rope_type"] in error.message
-
-
-@pytest.mark.parametrize("extra", [{"softcap": 50.0}, {"s_aux": torch.ones(4)}])
-def test_attention_that_is_not_built_is_refused(extra):
-    """A base with soft-capped or sink attention would answer wrongly, so it gets an error."""
-    x = torch.ones(1, 4, 1, 16)
-    with pytest.raises(UserError, match="soft-capped"):
-        attend(torch.nn.Identity(), x, x, x, None, packed=None, **extra)

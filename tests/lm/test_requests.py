@@ -335,7 +335,7 @@ async def test_what_ended_before_a_step_died_is_still_told(own, monkeypatch):
     sweep = steps.sweep
 
     def sweep_late(now_s):
-        together = len(steps.running) == 2
+        together = len(steps.schedule.running) == 2
         if together:
             monkeypatch.setattr(steps, "step", broken)
         return sweep(now_s + 1000 if together else now_s)
@@ -348,24 +348,20 @@ async def test_what_ended_before_a_step_died_is_still_told(own, monkeypatch):
     assert own.attached()["plain"].leases == 0
 
 
-async def test_a_token_of_a_step_that_died_is_still_told(world, images):
-    """What one batch of a step gave is told although the next batch of the same step raises."""
-    decoder = Decoder.load(
-        str(world.base), device="cpu", slots=1, max_rank=16, kv_nbytes=1 << 20, deterministic=True
-    )
-    decoder.attach("plain", images["plain"])
-    steps = decoder._steps  # noqa: SLF001 -- a fault in the middle of a step
+async def test_every_token_of_a_decoder_that_dies_is_told(own):
+    """What was computed before the step that raises reaches whoever waits, and then the error."""
+    steps = own._steps  # noqa: SLF001 -- a fault in the middle of a step
     model = steps._model  # noqa: SLF001
 
-    def forward(parts):
-        if len(parts[0].tokens) > 1 and len(steps.running) == 2:
+    def forward(parts, *, interlude=None):
+        if interlude is not None:
             raise RuntimeError("out of luck")
-        return model.forward(parts)
+        return model.forward(parts, interlude=interlude)
 
-    steps._model = SimpleNamespace(forward=forward, rows=model.rows)  # noqa: SLF001
-    first = decoder.generate(ask(count=500))
+    first = own.generate(ask(count=50))
     told = [await anext(first)]
-    second = asyncio.create_task(heard(decoder, ask(count=5)))
+    steps._model = SimpleNamespace(forward=forward, probe=broken)  # noqa: SLF001
+    second = asyncio.create_task(heard(own, ask(count=5)))
 
     async def listen():
         async for piece in first:
@@ -375,7 +371,117 @@ async def test_a_token_of_a_step_that_died_is_still_told(world, images):
         await listen()
     with pytest.raises(WorldError, match="out of luck"):
         await second
-    assert sum(len(piece.tokens) for piece in told) == decoder.stats().tokens
+    assert sum(len(piece.tokens) for piece in told) == own.stats().tokens
+
+
+async def test_an_adapter_whose_forward_raises_ends_alone(own, images):
+    """LM022 for the requests of that adapter; another one and the decoder go on as if nothing had been."""
+    own.attach("rslora", images["rslora"])
+    slot = own._seats.lease("rslora").slot  # noqa: SLF001 -- to know whose forward it is
+    model = own._model  # noqa: SLF001
+
+    def forward(parts, *, interlude=None):
+        if slot in {part.slot for part in parts}:
+            raise RuntimeError("out of luck")
+        return model.forward(parts, interlude=interlude)
+
+    alone = [piece.tokens for piece in await heard(own, ask(count=12))]
+    own._steps._model = SimpleNamespace(forward=forward, probe=model.probe)  # noqa: SLF001
+    good = asyncio.create_task(heard(own, ask(count=12)))
+    with pytest.raises(WorldError, match="out of luck") as blamed:
+        await heard(own, ask("rslora", 12))
+    assert blamed.value.code == "LM022"
+    assert [piece.tokens for piece in await good] == alone
+    assert own.alive
+
+
+async def test_a_flood_is_refused_at_once_and_only_its_own_item(plain, images, monkeypatch):
+    """With too many of an item waiting the next one is LM020 before it waits; another item is let in."""
+    monkeypatch.setattr("actors.lm.loop.MAX_WAITING", 3)
+    plain.attach("rslora", images["rslora"])
+    first = plain.generate(ask(count=900))
+    await anext(first)
+    others = [asyncio.create_task(heard(plain, ask(count=900))) for _ in range(20)]
+    ends = []
+    while not ends:
+        await asyncio.sleep(0)
+        ends = [task for task in others if task.done()]
+    assert {task.exception().code for task in ends} == {"LM020"}
+    assert await heard(plain, ask("rslora", 2))
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    await first.aclose()
+    await settled(plain)
+
+
+async def test_a_decoder_that_hangs_tells_everybody_once(world, images):
+    """When a step does not come back the watchdog ends every request and call with LM021."""
+    decoder = Decoder.load(str(world.base), device="cpu", slots=2, max_rank=16, kv_nbytes=64 << 10)
+    decoder.attach("plain", images["plain"])
+    running = decoder.generate(ask(count=100))
+    await anext(running)
+    stuck, release = threading.Event(), threading.Event()
+
+    def hang(*_):
+        stuck.set()
+        release.wait()
+
+    handle = decoder._model.net.register_forward_pre_hook(hang)  # noqa: SLF001 -- a step that does not end
+    await asyncio.to_thread(stuck.wait)
+    waiting = asyncio.create_task(heard(decoder, ask(count=5)))
+    call = asyncio.create_task(asyncio.to_thread(decoder.attach, "rslora", images["rslora"]))
+    watchdog = decoder._loop._watchdog  # noqa: SLF001 -- its minute passes at once
+    while decoder.alive:
+        await asyncio.to_thread(watchdog.look, 2.0)
+    assert decoder.stuck
+    with pytest.raises(WorldError, match=r"not moved for .* s, in .*test_requests.py:\d+ hang") as ended:
+        async for _ in running:
+            pass
+    assert ended.value.code == "LM021"
+    for end in await asyncio.gather(waiting, call, heard(decoder, ask()), return_exceptions=True):
+        assert end.code == "LM021"
+    release.set()
+    handle.remove()
+    decoder.stop()
+
+
+async def test_n_answers_come_in_one_stream(plain):
+    """Each of n answers has its index, its own draws and its own end; the stream ends after the last."""
+    pieces = await heard(plain, ask(count=12, temperature=1.0, seed=3, n=3))
+    answers = [[piece for piece in pieces if piece.index == index] for index in range(3)]
+    assert [[bool(piece.finish) for piece in answer] for answer in answers] == [[False] * 11 + [True]] * 3
+    assert len({tuple(piece.tokens for piece in answer) for answer in answers}) == 3
+    single = await heard(plain, ask(count=12, temperature=1.0, seed=3))
+    assert [piece.tokens for piece in single] == [piece.tokens for piece in answers[0]]
+    assert plain.attached()["plain"].leases == 0
+
+
+async def test_stop_tokens_end_an_answer_and_the_end_token_may_be_ignored(plain):
+    """A stop token ends an answer and gives no text; with ignore_eos the model's end token does not."""
+    tokens = [piece.tokens[0] for piece in await heard(plain, ask(count=10))]
+    pieces = await heard(plain, ask(count=10, stop_tokens=(tokens[4],)))
+    assert [piece.tokens[0] for piece in pieces] == tokens[: tokens.index(tokens[4]) + 1]
+    assert pieces[-1].finish == "stop"
+    drawn = (heard(plain, ask(count=40, temperature=3.0, seed=s, ignore_eos=True)) for s in range(40))
+    answers = await asyncio.gather(*drawn)
+    assert {answer[-1].finish for answer in answers} == {"length"}
+
+
+async def test_stats_tell_what_goes_on(own):
+    """Who waits is told by item, what runs and what it holds beside it, and how long the steps took."""
+    first = own.generate(ask(count=100))
+    await anext(first)
+    second = asyncio.create_task(heard(own, ask(count=100)))
+    while not own.stats().waiting:
+        await anext(first)
+    stats = own.stats()
+    assert (stats.running, stats.waiting, stats.seats) == (1, {"plain": 1}, {"plain": "open"})
+    assert stats.kv_rows_used == len(PROMPT) + 100
+    assert 0 < stats.decode_p50_s <= stats.decode_p99_s
+    assert stats.tokens_per_s > 0
+    await first.aclose()
+    await second
 
 
 async def test_a_request_that_cannot_begin_holds_no_lease(plain, monkeypatch):
@@ -426,3 +532,58 @@ def test_attaching_from_many_threads_at_once_is_one_activation(decoder, images):
     assert {attached.slot for attached in done} == {done[0].slot}
     assert sorted(attached.nbytes > 0 for attached in done) == [False] * 7 + [True]
     assert decoder.attached()["plain@many"].activations == 1
+
+
+async def test_a_proof_does_not_wait_for_a_prompt(plain, images):
+    """An adapter that comes while a prompt is read is proven between two layers of it, not after it."""
+    model = plain._model  # noqa: SLF001 -- to stand between two layers
+    there, go_on, proven = threading.Event(), threading.Event(), []
+    forward = model.forward
+
+    def held(parts, *, interlude=None):
+        def between():
+            there.set()
+            go_on.wait()
+            interlude()
+            proven.append(not plain._loop._calls)  # noqa: SLF001
+
+        return forward(parts, interlude=between if interlude else None)
+
+    plain._steps._model = SimpleNamespace(forward=held, probe=model.probe)  # noqa: SLF001
+    try:
+        answer = asyncio.create_task(heard(plain, ask(count=2, tokens=[7] * 200)))
+        await asyncio.to_thread(there.wait)
+        coming = asyncio.create_task(asyncio.to_thread(plain.attach, "rslora@new", images["rslora"]))
+        while not plain._loop._calls:  # noqa: ASYNC110, SLF001 -- its copy is done, its proof is asked for
+            await asyncio.sleep(0)
+        go_on.set()
+        await coming
+        assert len(await answer) == 2
+    finally:
+        go_on.set()
+        plain._steps._model = model  # noqa: SLF001
+    assert proven[0]
+    assert plain.stats().seats["rslora@new"] == "open"
+
+
+def test_an_item_does_not_wait_for_the_copy_of_another(decoder, images, monkeypatch):
+    """While one adapter is being copied another that is there is opened, and a third is detached."""
+    decoder.attach("plain", images["plain"])
+    decoder.attach("rslora", images["rslora"])
+    slots = decoder._model.slots  # noqa: SLF001 -- to hold a copy in its middle
+    there, go_on, fill = threading.Event(), threading.Event(), slots.fill
+
+    def held(*arguments):
+        there.set()
+        go_on.wait()
+        fill(*arguments)
+
+    monkeypatch.setattr(slots, "fill", held)
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(decoder.attach, "subset", images["subset"])
+        there.wait()
+        assert decoder.attach("plain", images["plain"]).nbytes == 0
+        decoder.detach("rslora")
+        assert decoder.stats().seats == {"plain": "open", "subset": "filling"}
+        go_on.set()
+        assert coming.result().nbytes > 0

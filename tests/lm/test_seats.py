@@ -42,10 +42,12 @@ def test_a_reserved_seat_is_taken_but_not_attached(seats):
 
 
 def test_a_seat_that_is_left_can_be_taken(seats):
-    """The freed slot goes to the next item."""
-    assert seats.leave("a") == 1
-    assert seats.slot("a") is None
-    assert seats.reserve("b") == 1
+    """The freed slot goes to the next item, but not before it has been emptied."""
+    assert seats.vacate("a") == 1
+    assert seats.reserve("b") == 2
+    seats.leave("a")
+    assert seats.reopen("a") is None
+    assert seats.reserve("c") == 1
 
 
 def test_a_seat_with_leases_cannot_be_left(seats):
@@ -53,10 +55,12 @@ def test_a_seat_with_leases_cannot_be_left(seats):
     seats.lease("a")
     seats.lease("a")
     with pytest.raises(Busy, match="2 requests"):
-        seats.leave("a")
+        seats.vacate("a")
     seats.release("a")
     seats.release("a")
-    assert seats.leave("a") == 1
+    assert seats.vacate("a") == 1
+    with pytest.raises(Cold):
+        seats.lease("a")
 
 
 def test_idleness_counts_from_the_last_use(seats, clock):
@@ -75,13 +79,14 @@ def test_counts_outlive_the_seat(seats):
     """Hits and activations go on counting when an item leaves and comes back."""
     seats.lease("a")
     seats.release("a")
+    seats.vacate("a")
     seats.leave("a")
     seats.reserve("a")
     seats.open("a")
     assert (seats.uses()["a"].hits, seats.uses()["a"].activations) == (1, 2)
 
 
-@pytest.mark.parametrize("call", ["lease", "leave"])
+@pytest.mark.parametrize("call", ["lease", "vacate"])
 def test_an_unknown_item_is_cold(seats, call):
     """Every question about an item without a seat is answered Cold."""
     with pytest.raises(Cold):

@@ -19,7 +19,15 @@ NAMES = ["plain", "rslora", "patterns", "subset", "head"]
 @pytest.fixture(scope="module")
 def model(world):
     """The base with four slots, in fp32."""
-    return Model.load(str(world.base), device="cpu", dtype="float32", slots=4, max_rank=16, kv_nbytes=1 << 20)
+    return Model.load(
+        str(world.base),
+        device="cpu",
+        dtype="float32",
+        slots=4,
+        max_rank=16,
+        kv_nbytes=1 << 20,
+        kernels="torch",
+    )
 
 
 @torch.inference_mode()
@@ -44,7 +52,7 @@ def theirs(peft, tokens, steps):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("name", ["plain", "rslora", "patterns", "subset"])
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("slot", [1, 3])
 def test_logits_equal_peft_to_the_bit(model, world, images, name, slot):
     """Prefill and decode of one sequence give PEFT's fp32 logits exactly, in any slot."""
@@ -55,7 +63,13 @@ def test_logits_equal_peft_to_the_bit(model, world, images, name, slot):
 def test_bf16_base_with_fp32_slots_equals_peft_to_the_bit(world, images):
     """On a bf16 base the slots stay fp32, which is what PEFT does by default."""
     model = Model.load(
-        str(world.base), device="cpu", dtype="bfloat16", slots=1, max_rank=16, kv_nbytes=1 << 20
+        str(world.base),
+        device="cpu",
+        dtype="bfloat16",
+        slots=1,
+        max_rank=16,
+        kv_nbytes=1 << 20,
+        kernels="torch",
     )
     model.slots.fill(1, read_image(images["patterns"]))
     peft = world.peft("patterns", dtype=torch.bfloat16)
@@ -105,7 +119,7 @@ def test_an_image_of_an_unknown_module_is_refused(model, images):
 def test_an_image_of_another_shape_is_refused(model, images):
     """A matrix that has another width than its Linear gives ADP024, even where the bytes would fit."""
     with pytest.raises(AdapterError) as refused:
-        model.slots.check(read_image(relabelled(images["plain"], module="model.layers.0.self_attn.q_proj")))
+        model.slots.check(read_image(relabelled(images["subset"], module="model.layers.0.self_attn.q_proj")))
     assert refused.value.code == "ADP024"
 
 
@@ -115,25 +129,6 @@ def test_a_rank_over_the_engine_s_is_refused(world, images):
     with pytest.raises(AdapterError) as refused:
         model.slots.check(read_image(images["plain"]))
     assert refused.value.code == "ADP017"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_values_that_are_not_finite_are_refused(model, images, value):
-    """NaN or Inf in an image gives ADP013 with their count."""
-    image = images["plain"].copy()
-    read_image(image).slot[100] = value
-    with pytest.raises(AdapterError, match="1 values") as refused:
-        model.slots.fill(4, read_image(image))
-    assert refused.value.code == "ADP013"
-
-
-def test_a_sum_that_overflows_is_no_nan(model, images):
-    """Large finite values pass: only what is NaN or Inf itself is refused."""
-    image = images["plain"].copy()
-    slot = read_image(image).slot
-    slot[slot > 0] = 3e38
-    model.slots.fill(4, read_image(image))
-    model.slots.empty(4)
 
 
 def test_the_probe_sees_each_adapter(model, images):

@@ -41,7 +41,7 @@ CONFIG = "adapter_config.json"
 def test_the_config_names_the_modules_that_peft_takes(fields):
     """Names, ends of names, patterns, exclusions and layers choose exactly what they choose in PEFT."""
     peft = LoraConfig(**fields)
-    ours = parse_config(json.dumps(fields).encode(), CONFIG).targets
+    ours = parse_config(fields, CONFIG).targets
     taken = [module for module in MODULES if check_target_module_exists(peft, module) is True]
     matched = [
         module for module in MODULES if getattr(check_target_module_exists(peft, module), "string", "")
@@ -51,7 +51,7 @@ def test_the_config_names_the_modules_that_peft_takes(fields):
 
 def test_all_linear_is_every_linear_but_the_head():
     """PEFT's own word for all Linears leaves the output head out."""
-    ours = parse_config(b'{"target_modules": "all-linear"}', CONFIG).targets
+    ours = parse_config({"target_modules": "all-linear"}, CONFIG).targets
     assert [module for module in MODULES if not ours.names(module)] == ["lm_head"]
 
 
@@ -96,5 +96,5 @@ def test_modules_that_the_config_does_not_name_are_refused(world, damaged, field
 def test_targets_that_mean_nothing_are_refused(fields):
     """No targets, broken patterns, and fields that PEFT refuses beside each other give ADP002."""
     with pytest.raises(AdapterError) as refused:
-        parse_config(json.dumps(fields).encode(), CONFIG)
+        parse_config(fields, CONFIG)
     assert refused.value.code == "ADP002"

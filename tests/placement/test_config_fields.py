@@ -222,6 +222,8 @@ def test_an_unknown_tier_is_answered_with_the_nearest(tier, message):
     ("text", "fault"),
     [
         ("bases: {b: {model: x, dtype: bf16}}\n", "1:30 bases.b.dtype: unknown dtype 'bf16'; did you mean 'bfloat16'? [CFG021]"),
+        ("bases: {b: {model: x, kernels: fast}}\n", "1:32 bases.b.kernels: unknown kernels 'fast'; one of auto, torch [CFG021]"),
+        ("bases: {b: {model: x, slot_dtype: float16}}\n", "1:35 bases.b.slot_dtype: unknown slot_dtype 'float16'; did you mean 'bfloat16'? [CFG021]"),
         ("bases: {b: {model: x, device: gpu}}\n", "1:31 bases.b.device: unknown device 'gpu'; one of auto, cpu, cuda, cuda:0, cuda:1 … [CFG037]"),
         ("serve: {api_keys: [{name: x, hash: y, scope: adm}]}\n", "1:46 serve.api_keys[0].scope: unknown scope 'adm'; did you mean 'admin'? [CFG021]"),
         ("nodes: {desk: {vram: {gpu0: 1GiB}}}\n", "1:29 nodes.desk.vram.gpu0: unknown device 'gpu0'; one of cpu, cuda:0, cuda:1 … [CFG037]"),

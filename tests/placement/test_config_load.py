@@ -8,6 +8,7 @@ import pytest
 
 from placement.config import Lab, load
 from placement.config.schema import ENTRIES, Unload, fields_of
+from placement.config.unserved import unserved
 from placement.tiers import Tier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,10 +134,19 @@ def test_what_is_not_said_has_its_default():
     assert (role.generation.temperature, role.generation.max_tokens, role.generation.seed) == (0.7, 200, None)
     assert (role.rag[0].top_k, role.rag[0].required) == (4, True)
     assert (base.slots, base.max_rank, base.kv_cache, base.deterministic) == (8, 64, 256 * 2**20, True)
+    assert (base.kernels, base.slot_dtype) == ("auto", "float32")
     assert (lab.policy.vram_high, lab.policy.vram_low) == (0.92, 0.85)
     assert (lab.policy.ram_high, lab.policy.ram_low) == (0.95, 0.90)
     assert (lab.policy.ssd_high, lab.policy.ssd_low) == (0.97, 0.95)
     assert (lab.serve.host, lab.serve.port) == ("127.0.0.1", 8000)
+
+
+def test_how_a_base_computes_can_be_said():
+    """Kernels and the slots' dtype are read for any device: on a GPU `auto` has torch's kernels to choose."""
+    lab = load("bases: {m: {model: x, device: cuda:0, kernels: auto, slot_dtype: bfloat16}}\n", {})
+    assert (lab.bases["m"].kernels, lab.bases["m"].slot_dtype) == ("auto", "bfloat16")
+    assert list(unserved(lab)) == []
+    assert load("bases: {m: {model: x, kernels: torch}}\n", {}).bases["m"].kernels == "torch"
 
 
 def test_vram_can_be_given_by_device():

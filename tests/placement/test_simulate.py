@@ -56,7 +56,7 @@ def mad(dice):
             nbytes = state.items[item].nbytes if item in state.items else 1
             want = dice.choice([*state.wants, "w0"])
             yield Copy("9.9", item, place, other, dice.choice([nbytes, nbytes, 0]), "mad")
-            yield Drop("9.9", item, place, "mad")
+            yield Drop("9.9", item, place, "mad", drains=dice.random() < 0.5)
             yield Grant(want, item, place)
             if dice.random() < 0.02:
                 yield Refuse(want, item, "MAD001", "mad")

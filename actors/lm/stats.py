@@ -1,0 +1,39 @@
+"""What a decoder tells of itself. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A decoder at a moment; `kv_rows` are tokens of room, counts are over its life, times in seconds."""
+
+    #: answers that have their rows, and of them those whose prompt is still read
+    running: int
+    reading: int
+    #: answers that wait for rows, by item; "" is the base
+    waiting: Mapping[str, int]
+    steps: int
+    tokens: int
+    #: over the last ten seconds
+    tokens_per_s: float
+    #: the last forward, and the median and the slowest hundredth of the last decode steps
+    step_s: float
+    decode_p50_s: float
+    decode_p99_s: float
+    #: for how long there has been work and no move
+    stalled_s: float
+    kv_rows: int
+    kv_rows_used: int
+    #: of those used, what no running answer holds: prefixes of answers that have ended
+    kv_rows_kept: int
+    #: prompts that began with a known prefix, and the tokens that they did not read
+    prefix_hits: int
+    prefix_tokens: int
+    slots: int
+    #: state of each seat by item: filling, open or closed
+    seats: Mapping[str, str]
+    #: the kernel that was chosen for each shape of Linear
+    kernels: Mapping[str, str]
