@@ -150,12 +150,6 @@ class Prefixes:
         self._add(self._kept, stretch)
         self.kept_rows += stretch.size
 
-    def forget(self, content: str) -> None:
-        """Free what is kept of `content`; what runs goes on."""
-        for stretch in [*self._of.get(content, ())]:
-            if stretch.row in self._kept:
-                self._drop(stretch)
-
     def _whole(self, count: int) -> int:
         return count - count % self._grid
 

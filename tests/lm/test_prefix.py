@@ -178,15 +178,6 @@ def test_a_grid_shares_whole_cells_of_prompts_only():
     assert room.say("a", PERSONA[:16]) == 8
 
 
-def test_what_is_forgotten_is_free():
-    """The kept rows of a content go at once, those of others stay."""
-    room = Room()
-    room.say("a", PERSONA)
-    room.say("b", PERSONA[:5])
-    room.prefixes.forget("a")
-    assert room.prefixes.kept_rows == room.spans.used == 5
-
-
 @dataclass(eq=False)
 class Asked:
     """A request in flight in the model."""
@@ -268,10 +259,6 @@ class Traffic(RuleBasedStateMachine):
         one = data.draw(st.sampled_from(self.asked))
         self.asked.remove(one)
         self.room.prefixes.give(one.row, one.written, one.computed)
-
-    @rule(content=st.sampled_from(["", "a"]))
-    def forget(self, content):
-        self.room.prefixes.forget(content)
 
     @invariant()
     def every_request_has_its_rows(self):
