@@ -248,7 +248,7 @@ SPOILT = {
         lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"\x80\x04K\x01."),
         "ADP004",
     ),
-    "foreign": (lambda folder: _edit(folder, peft_type="IA3"), "ADP023"),
+    "foreign": (lambda folder: _edit(folder, peft_type="PREFIX_TUNING"), "ADP023"),
     "misfit": (lambda folder: _edit(folder, r=7), "ADP019"),
     "silent": (_silence, "ADP037"),
     "wrong-base": (_wrong_base, "ADP024"),
