@@ -5,24 +5,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import BartConfig, BertConfig
 
+from actors.bench.families import EAGER, PACKED, REFUSED, SIZES, VOCAB, write
 from actors.lm.base import base_shape
 from actors.lm.image import read_image
 from actors.lm.model import Model, Part
 from actors.lm.prepare import prepare
 from placement.errors import UserError
-from tests.lm.families import (
-    EAGER,
-    PACKED,
-    PROMPTS,
-    REFUSED,
-    ROOM,
-    SIZES,
-    VOCAB,
-    answer,
-    generate,
-    load,
-    write,
-)
+from tests.lm.families import PROMPTS, ROOM, answer, generate, load
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
