@@ -89,7 +89,7 @@ def fit(net: nn.Module, dtype: torch.dtype, *, auto: bool, deterministic: bool) 
     so, in 16 bits; the rest becomes fp32. Without `auto`, for another dtype than fp32, and on a GPU, the
     Linears stay torch's own. With `deterministic` a kernel must give a row the same bits in any company, and
     its padding counts. Runs with the threads that torch has now; takes about a second beside the packing.
-    Raises UserError LM020 if no kernel can be deterministic.
+    Raises UserError LM023 if no kernel can be deterministic.
     """
     linears = {name: module for name, module in net.named_modules() if type(module) is nn.Linear}
     shapes: dict[Shape, list[str]] = {}
@@ -268,7 +268,7 @@ def _replace(net: nn.Module, name: str, module: nn.Module) -> None:
 
 def _refusal(shape: Shape) -> UserError:
     told = f"no kernel here gives a row the same bits at each place of {WHOLE} rows, {shape[0]} x {shape[1]}"
-    return UserError("LM020", told, "set deterministic: false for this base")
+    return UserError("LM023", told, "set deterministic: false for this base")
 
 
 def _give_back() -> None:

@@ -85,7 +85,7 @@ class Model:
         or bfloat16: half the room, adapters rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
-        whole or needs what is not built, LM020 if `deterministic` cannot be kept here.
+        whole or needs what is not built, LM023 if `deterministic` cannot be kept here.
         """
         where, auto = find_device(device), kernels == "auto"
         net, config, kind = read_base(path, dtype, where, narrow=auto)

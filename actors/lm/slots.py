@@ -13,6 +13,7 @@ from torch import nn
 
 from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
+from actors.lm.loader import PIECE_NBYTES
 from actors.lm.rowkernels import measure
 from actors.lm.runs import Plan, Run, arrange
 from actors.lm.upload import Upload
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
     from actors.lm.image import Image, Layout
 
-#: Bytes that `fill` copies at once: between pieces others may have the memory bus.
-PIECE_NBYTES = 4 << 20
 MEASURED = 3
 KEPT_RUNS = 256
 KEPT_PLANS = 128

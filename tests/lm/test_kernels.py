@@ -218,7 +218,7 @@ def test_torch_leaves_the_linears_as_they_are(world):
 
 
 def test_without_any_kernel_that_keeps_bits_a_base_is_refused(world, monkeypatch):
-    """Where the bits of a row depend on its place, `deterministic` is LM020 and says how to go on."""
+    """Where the bits of a row depend on its place, `deterministic` is LM023 and says how to go on."""
 
     def uneven(x, weight, bias=None):
         return linear(x, weight, bias) + torch.arange(len(x))[:, None]
@@ -226,7 +226,7 @@ def test_without_any_kernel_that_keeps_bits_a_base_is_refused(world, monkeypatch
     monkeypatch.setattr("actors.lm.fit.torch_linear", uneven)
     with pytest.raises(UserError) as refused:
         fit(net_of(world.base), torch.float32, auto=False, deterministic=True)
-    assert refused.value.code == "LM020"
+    assert refused.value.code == "LM023"
     assert "deterministic: false" in refused.value.hint
 
 

@@ -9,9 +9,10 @@ from torch import nn
 from actors.lm.adapter import Adapter, Target
 from actors.lm.header import Tensor
 from actors.lm.image import build_image, read_image
+from actors.lm.loader import PIECE_NBYTES
 from actors.lm.rowkernels import COUNTS, measure, same_bits
 from actors.lm.runs import progressions
-from actors.lm.slots import PIECE_NBYTES, Chunk, Slots
+from actors.lm.slots import Chunk, Slots
 from placement.errors import WorldError
 
 CPU = torch.device("cpu")
