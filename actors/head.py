@@ -27,6 +27,8 @@ import psutil
 from placement.errors import WorldError
 
 START_S = 120.0
+#: The last that `ray start --head --block` says once Ray runs; its address and the rest stand before it.
+SAID_ALL = "This command will now block"
 STOP_S = 30.0
 POLL_S = 0.1
 #: Ray resolves 127.0.0.1 to the machine's outward address; another loopback address it leaves alone.
@@ -222,11 +224,11 @@ def _spawn(arguments: list[str], log: Path, head: Head) -> int:
 
 
 def _wait_until_up(pid: int, log: Path) -> str:
-    """Return what `ray start` said once Ray runs."""
+    """Return all that `ray start` said until Ray runs: it is written piece by piece."""
     give_up = time.monotonic() + START_S
     while True:
         said = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-        if "Ray runtime started" in said:
+        if SAID_ALL in said:
             return said
         if os.waitpid(pid, os.WNOHANG) != (0, 0) or time.monotonic() > give_up:
             raise WorldError("TRC042", f"Ray did not start: {said.strip()[-600:]}", f"its output is in {log}")

@@ -164,3 +164,15 @@ def test_the_join_command_carries_label_and_auth_but_no_token(monkeypatch):
         "ray start --address=10.0.0.5:6379 --labels=tierce/node=attic --object-store-memory=1073741824"
     )
     assert "for its own machine alone" in heads.join_command("127.0.0.2:6379", "attic")
+
+
+def test_a_head_is_up_once_ray_has_said_its_address(tmp_path, monkeypatch):
+    """Output that is cut off behind its first words is waited for: the address comes after them."""
+    log, whole = tmp_path / "head.log", "Ray runtime started.\n ray start --address='127.0.0.2:1'\n"
+    log.write_text("Ray runtime started.\n")
+    monkeypatch.setattr(heads.time, "sleep", lambda _: log.write_text(f"{whole}{heads.SAID_ALL} forever"))
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert whole in heads._wait_until_up(child.pid, log)  # noqa: SLF001 -- its caller starts a real Ray
+    finally:
+        child.communicate(b"\n")
