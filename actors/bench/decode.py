@@ -104,10 +104,10 @@ def _roles(plan: Plan, made: Made) -> Sheet:
         return ask
 
     cases = {"ours": case("ours", lambda asked: answers(decoder, asked, shape.answer, ROLES))}
-    for dtype in dict.fromkeys(("float32", shape.dtype)):
-        peft = baselines.Peft(made.base, made.adapters, dtype)
-        for name, act in (("mixed batch", peft.mixed), ("set_adapter", peft.by_role)):
-            cases[f"PEFT {name}, {dtype}"] = case(f"PEFT {name}, {dtype}", partial(act, answer=shape.answer))
+    dtype = _peers_dtype(plan, made, 2 * ROLES)
+    peft = baselines.Peft(made.base, made.adapters, dtype)
+    for name, act in (("mixed batch", peft.mixed), ("set_adapter", peft.by_role)):
+        cases[f"PEFT {name}, {dtype}"] = case(f"PEFT {name}, {dtype}", partial(act, answer=shape.answer))
     plan.tell(f"roles end to end: {len(cases)} cases, {plan.repeats} rounds")
     try:
         found = interleaved(cases, plan.repeats)
@@ -121,9 +121,18 @@ def _roles(plan: Plan, made: Made) -> Sheet:
             goal = at_most(0.5) if "mixed" in what else None
             sheet.add(f"ours ÷ {what}", over(found["ours"], values), "x", goal=goal)
     ours = [told["ours"][at] for role in range(ROLES) for at in range(role, 2 * ROLES, ROLES)]
-    equal = sum(a == b for a, b in zip(ours, told["PEFT set_adapter, float32"], strict=True))
-    sheet.add("answers equal PEFT's, float32", f"{equal} of {len(ours)}", note="greedy, role by role")
+    equal = sum(a == b for a, b in zip(ours, told[f"PEFT set_adapter, {dtype}"], strict=True))
+    sheet.add(f"answers equal PEFT's, {dtype}", f"{equal} of {len(ours)}", note="greedy, role by role")
     return sheet
+
+
+def _peers_dtype(plan: Plan, made: Made, batch: int) -> str:
+    """Return the dtype in which the peers are faster: beside that one ours must stand."""
+    if made.shape.dtype == "float32":
+        return "float32"
+    plan.tell(f"which of float32 and {made.shape.dtype} suits transformers here")
+    asked = [prompt(made.shape, made.shape.prompt, 100 + at) for at in range(batch)]
+    return baselines.faster_dtype(made.base, ("float32", made.shape.dtype), asked)
 
 
 def _throughput(plan: Plan, made: Made) -> Sheet:
@@ -141,19 +150,17 @@ def _throughput(plan: Plan, made: Made) -> Sheet:
         return ask
 
     cases = {"ours": case(lambda asked: answers(decoder, asked, shape.answer, 0))}
-    continuous = []
-    for dtype in dict.fromkeys(("float32", shape.dtype)):
-        net = baselines.base(made.base, dtype)
-        cases[f"generate, {dtype}"] = case(partial(baselines.generate, net, answer=shape.answer))
-        continuous.append(baselines.Continuous(made.base, dtype, answer=shape.answer, tokens=tokens))
-        cases[f"continuous batching, {dtype}"] = case(continuous[-1].run)
+    dtype = _peers_dtype(plan, made, size)
+    net = baselines.base(made.base, dtype)
+    cases[f"generate, {dtype}"] = case(partial(baselines.generate, net, answer=shape.answer))
+    continuous = baselines.Continuous(made.base, dtype, answer=shape.answer, tokens=tokens)
+    cases[f"continuous batching, {dtype}"] = case(continuous.run)
     plan.tell(f"throughput: {len(cases)} cases, {plan.repeats} rounds")
     try:
         found = interleaved(cases, plan.repeats)
     finally:
         decoder.stop()
-        for manager in continuous:
-            manager.stop()
+        continuous.stop()
     sheet = Sheet(f"decode: base alone, B={size}, {shape.prompt}+{shape.answer} tokens, answers per second")
     for what, values in found.items():
         sheet.add(what, Spread.of(size * shape.answer / took_s for took_s in values), "tok/s")
