@@ -95,12 +95,25 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
                 Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
                 for item, use in report.held.items()
             }
-            places.setdefault(place, {}).update(slots | held)
+            places.setdefault(place, {}).update(slots | held | _shadows(state, base, report))
             if report.gauge is not None:
                 gauges[place] = (_less(report.gauge, _beside(crew, census, base, place)),)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
     return Beat(node, asked_s, known, {place: told for place, told in gauges.items() if place in state.rooms})
+
+
+def _shadows(state: State, base: str, report: Decoding) -> dict[Item, Seen]:
+    """Return what the shadows of an engine take beyond their images, which are all that the ledger knows.
+
+    It has no item, so it takes room as what nobody registered does.
+    """
+    beyond = sum(
+        max(0, use.nbytes - state.items[Item(item)].nbytes)
+        for item, use in report.slots.items()
+        if Item(item) in state.items
+    )
+    return {Item(f"shadows of {base}"): Seen(nbytes=beyond)} if beyond else {}
 
 
 def _less(gauge: Gauge, ours: int) -> Gauge:

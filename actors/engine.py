@@ -304,7 +304,9 @@ class Engine:
             return held
         from actors.lm.vectors import reserved
 
-        known = decoder.base_nbytes + decoder.kv_nbytes + decoder.slot_nbytes * self.spec.slots + held
+        shadows = sum(use.nbytes for use in decoder.attached().values())
+        slots = decoder.slot_nbytes * self.spec.slots + shadows
+        known = decoder.base_nbytes + decoder.kv_nbytes + slots + held
         counted = reserved(decoder.device)
         return known if counted is None else counted
 

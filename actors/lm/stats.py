@@ -35,5 +35,7 @@ class Stats:
     slots: int
     #: state of each seat by item: filling, open or closed
     seats: Mapping[str, str]
+    #: what the shadows among them take beside their slots
+    shadow_nbytes: int
     #: the kernel that was chosen for each shape of Linear
     kernels: Mapping[str, str]
