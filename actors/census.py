@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.crew import Crew
     from actors.engine import Decoding
     from actors.journal import Journal
+    from actors.lm.stats import Stats
     from actors.shard import Shelved
     from actors.store import Stored
     from placement.machine import Machine
@@ -272,14 +273,19 @@ def _members(crew: Crew, census: Census) -> tuple[Member, ...]:
         **{f"shard:{name}": report for name, report in census.shards.items()},
         **census.others,
     }
-    found = []
-    for name in ("coordinator", *crew.everyone()):
-        report = reports.get(name)
-        state = "silent" if report is None else "running" if getattr(report, "started", True) else "starting"
-        found.append(
-            Member(name, crew.where(name), report.pid if report else 0, report.rss if report else 0, state)
-        )
-    return tuple(found)
+    return tuple(
+        _member(name, crew.where(name), reports.get(name)) for name in ("coordinator", *crew.everyone())
+    )
+
+
+def _member(name: str, node: str, report: Any) -> Member:
+    if report is None:
+        return Member(name, node, 0, 0, "silent")
+    stats: Stats | None = getattr(report, "stats", None)
+    state = "running" if getattr(report, "started", True) else "starting"
+    if stats is not None and stats.stalled:
+        state = "stalled"
+    return Member(name, node, report.pid, report.rss, state, "" if stats is None else str(stats))
 
 
 def _spaces(state: State) -> tuple[Space, ...]:
