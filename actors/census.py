@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actors.crew import Crew
     from actors.engine import Decoding
     from actors.journal import Journal
+    from actors.lm.stats import Stats
     from actors.shard import Shelved
     from actors.store import Stored
     from placement.machine import Machine
@@ -95,12 +96,25 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
                 Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
                 for item, use in report.held.items()
             }
-            places.setdefault(place, {}).update(slots | held)
+            places.setdefault(place, {}).update(slots | held | _shadows(state, base, report))
             if report.gauge is not None:
                 gauges[place] = (_less(report.gauge, _beside(crew, census, base, place)),)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
     return Beat(node, asked_s, known, {place: told for place, told in gauges.items() if place in state.rooms})
+
+
+def _shadows(state: State, base: str, report: Decoding) -> dict[Item, Seen]:
+    """Return what the shadows of an engine take beyond their images, which are all that the ledger knows.
+
+    It has no item, so it takes room as what nobody registered does.
+    """
+    beyond = sum(
+        max(0, use.nbytes - state.items[Item(item)].nbytes)
+        for item, use in report.slots.items()
+        if Item(item) in state.items
+    )
+    return {Item(f"shadows of {base}"): Seen(nbytes=beyond)} if beyond else {}
 
 
 def _less(gauge: Gauge, ours: int) -> Gauge:
@@ -259,14 +273,19 @@ def _members(crew: Crew, census: Census) -> tuple[Member, ...]:
         **{f"shard:{name}": report for name, report in census.shards.items()},
         **census.others,
     }
-    found = []
-    for name in ("coordinator", *crew.everyone()):
-        report = reports.get(name)
-        state = "silent" if report is None else "running" if getattr(report, "started", True) else "starting"
-        found.append(
-            Member(name, crew.where(name), report.pid if report else 0, report.rss if report else 0, state)
-        )
-    return tuple(found)
+    return tuple(
+        _member(name, crew.where(name), reports.get(name)) for name in ("coordinator", *crew.everyone())
+    )
+
+
+def _member(name: str, node: str, report: Any) -> Member:
+    if report is None:
+        return Member(name, node, 0, 0, "silent")
+    stats: Stats | None = getattr(report, "stats", None)
+    state = "running" if getattr(report, "started", True) else "starting"
+    if stats is not None and stats.stalled:
+        state = "stalled"
+    return Member(name, node, report.pid, report.rss, state, "" if stats is None else str(stats))
 
 
 def _spaces(state: State) -> tuple[Space, ...]:

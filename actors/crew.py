@@ -178,6 +178,7 @@ class Crew:
             deterministic=base.deterministic,
             kernels=base.kernels,
             slot_dtype=base.slot_dtype,
+            vram=self.lab.nodes[self.node_of(base.node)].vram,
         )
         self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
 
@@ -228,10 +229,7 @@ class Crew:
         self.shards[name] = ray.remote(Shard).options(**options).remote(spec)
 
     def engine_beside(self, shard: str) -> str:
-        """Return the base whose engine can hold a shard in VRAM: on its node, and the device that it names.
-
-        "" if there is none.
-        """
+        """Return the base whose engine, on a shard's node and device, can hold it in VRAM; "" if none can."""
         config, node = self.lab.rag[shard], self.shard_node(shard)
         for name, base in self.lab.bases.items():
             if self.node_of(base.node) != node or config.location is Tier.NETWORK:

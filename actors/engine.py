@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from actors.lm.decoder import Decoder
     from actors.lm.request import Attached, Delta, HeldUse, Request, SlotUse
+    from actors.lm.stats import Stats
     from actors.lm.vectors import Held
     from actors.store import Offer
     from placement.state import Gauge
@@ -49,7 +50,10 @@ CHAT_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """What an engine is built from; `model` is a directory or hub id, sizes are bytes."""
+    """What an engine is built from; `model` is a directory or hub id, sizes are bytes.
+
+    `vram` is the budget of the device, or those of the node's devices by name; None if none is told.
+    """
 
     base: str
     model: str
@@ -62,6 +66,7 @@ class EngineSpec:
     deterministic: bool
     kernels: str = "auto"
     slot_dtype: str = "float32"
+    vram: int | Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,8 @@ class Decoding:
     memory: int = 0
     #: what is known of the device's memory, where it can be measured
     gauge: Gauge | None = None
+    #: what its decoder tells of itself: who answers and waits, how fast, and for how long it has not moved
+    stats: Stats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +140,7 @@ class Engine:
             if self._decoder is not None and not self._decoder.alive:
                 self._decoder = None  # its slots and cache are freed before the next one takes theirs
             if self._decoder is None:
-                from actors.lm.decoder import Decoder  # torch, which nobody who only calls us should load
-
-                spec = self.spec
-                self._decoder = await asyncio.to_thread(
-                    Decoder.load,
-                    await asyncio.to_thread(locate, spec.model),
-                    device=spec.device,
-                    dtype=spec.dtype,
-                    slots=spec.slots,
-                    max_rank=spec.max_rank,
-                    kv_nbytes=spec.kv_nbytes,
-                    threads=spec.threads,
-                    deterministic=spec.deterministic,
-                    kernels=spec.kernels,
-                    slot_dtype=spec.slot_dtype,
-                )
+                self._decoder = await asyncio.to_thread(_load, self.spec)
             return self._decoder
 
     def _end_if_stuck(self) -> None:
@@ -295,6 +287,7 @@ class Engine:
             held={item: held.use for item, held in self._held.items()},
             memory=memory,
             gauge=await asyncio.to_thread(vram_gauge, device, memory) if decoder else None,
+            stats=decoder.stats() if decoder else None,
         )
 
     def _memory(self, decoder: Decoder | None) -> int:
@@ -304,13 +297,36 @@ class Engine:
             return held
         from actors.lm.vectors import reserved
 
-        known = decoder.base_nbytes + decoder.kv_nbytes + decoder.slot_nbytes * self.spec.slots + held
+        shadows = sum(use.nbytes for use in decoder.attached().values())
+        slots = decoder.slot_nbytes * self.spec.slots + shadows
+        known = decoder.base_nbytes + decoder.kv_nbytes + slots + held
         counted = reserved(decoder.device)
         return known if counted is None else counted
 
     async def close(self) -> None:
         if self._decoder is not None:
             await asyncio.to_thread(self._decoder.stop)
+
+
+def _load(spec: EngineSpec) -> Decoder:
+    """Load a decoder that keeps within the budget of its device."""
+    from actors.lm.allowance import keep_within  # torch, which nobody who only calls us should load
+    from actors.lm.decoder import Decoder
+
+    path = locate(spec.model)
+    keep_within(spec.device, spec.vram)
+    return Decoder.load(
+        path,
+        device=spec.device,
+        dtype=spec.dtype,
+        slots=spec.slots,
+        max_rank=spec.max_rank,
+        kv_nbytes=spec.kv_nbytes,
+        threads=spec.threads,
+        deterministic=spec.deterministic,
+        kernels=spec.kernels,
+        slot_dtype=spec.slot_dtype,
+    )
 
 
 def _attach_file(decoder: Decoder, item: str, offer: Offer, *, proven: bool) -> Attached:

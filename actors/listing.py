@@ -37,13 +37,17 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """An actor: its process and its resident bytes; `state` is running, starting or silent (no answer)."""
+    """An actor: its process and its resident bytes; `state` is running, starting or silent (no answer).
+
+    An engine may be `stalled`: it has work and does not move. `doing` says in a line what it does.
+    """
 
     name: str
     node: str
     pid: int
     rss: int
     state: str
+    doing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

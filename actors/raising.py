@@ -20,7 +20,7 @@ from actors.progress import Progress
 from actors.shelving import Shelving
 from actors.versions import Versions, steadily
 from placement.errors import TierceError, UserError
-from placement.messages import Drop, MoveOrdered, describe
+from placement.messages import Drop, MoveOrdered, Removed, describe
 from placement.tiers import Tier
 from placement.units import format_bytes
 
@@ -70,6 +70,8 @@ class Raising:
         for name, shelved in shards.items():
             self.shelving.register(name, shelved)
         await self.hire_roles(self.crew.lab.roles)
+        for item in self.versions.given_up.values():
+            self.coordinator.take(Removed(item))
         await self.coordinator.beat()
         self._finish_orders()
         self.coordinator.open()

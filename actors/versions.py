@@ -15,6 +15,7 @@ from placement.errors import TierceError, UserError, WorldError
 from placement.messages import Registered
 from placement.state import NETWORK, Item, Place
 from placement.tiers import Tier
+from placement.warmth import failed_for_good
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -38,10 +39,13 @@ class Versions:
         self.machine, self.crew = coordinator.brain()
         self.journal = coordinator.journal
         self.say = say
+        #: versions that no engine could serve, by role, where another one takes their place
+        self.given_up: dict[str, Item] = {}
 
     async def of(self, roles: Iterable[str], stored: Mapping[str, Stored]) -> dict[str, Version]:
         """Return the version of each role that can serve; of the others, the reason is noted and told.
 
+        A version that failed in its engine for good is read from its source again, which may be mended.
         A role at home on the network that was never asked for has none yet, and no failure.
         """
         known = {version.role: version for version in self.journal.versions()}
@@ -50,6 +54,8 @@ class Versions:
             try:
                 self._check_seats(name)
                 found = known.get(name)
+                if found is not None and self._has_failed(found):
+                    return await self._anew(found)
                 if found is not None and found.source == self.crew.origin(name).lora_path:
                     holders = [node for node in stored if found.item in stored[node].ssd]
                     if found.network or holders:
@@ -67,6 +73,23 @@ class Versions:
         names = list(roles)
         found = await asyncio.gather(*map(version, names))
         return {name: version for name, version in zip(names, found, strict=True) if version is not None}
+
+    def _has_failed(self, version: Version) -> bool:
+        item, state = Item(version.item), self.machine.state
+        return item in state.items and failed_for_good(state, item) is not None
+
+    async def _anew(self, failed: Version) -> Version | None:
+        """Read the source of a version again; one at home on the network is fetched when it is wanted."""
+        version: Version | None = None
+        if self.crew.lab.roles[failed.role].location is Tier.NETWORK:
+            self.journal.forget_version(failed.role)
+        else:
+            version = await steadily(lambda: self.prepare(failed.role))
+        if version is None or version.item != failed.item:
+            self.given_up[failed.role] = Item(failed.item)
+        if version is not None and version.item != failed.item:
+            self.journal.hand_over(failed.item, version.item)
+        return version
 
     def _check_seats(self, name: str) -> None:
         """Raise TRC041 if the node of a role or of its base is not there, CFG037 for another device."""

@@ -29,12 +29,18 @@ _TIER_STYLES = {"VRAM": "bold magenta", "RAM": "bold green", "SSD": "bold yellow
 
 def listing_tables(listing: Listing, *, wide: bool) -> RenderableType:
     """Return what `ps` shows of a lab."""
-    things = things_table(listing.things)
+    things: list[RenderableType] = [things_table(listing.things)]
+    stalled = [
+        Text(plain(f"{member.name} on {member.node} {member.doing}"), style="bold red")
+        for member in listing.members
+        if member.state == "stalled"
+    ]
+    if stalled:
+        things += ["", *stalled]
     if not wide:
-        return things
-    return Group(
-        things, "", copies_table(listing.things), "", _members(listing.members), "", _spaces(listing.spaces)
-    )
+        return Group(*things)
+    members, spaces = _members(listing.members), _spaces(listing.spaces)
+    return Group(*things, "", copies_table(listing.things), "", members, "", spaces)
 
 
 def things_table(things: Iterable[Thing]) -> Table:
@@ -75,10 +81,11 @@ def _members(members: Iterable[Member]) -> Table:
             str(member.pid or "-"),
             format_bytes(member.rss) if member.rss else "-",
             member.state,
+            member.doing,
         )
         for member in members
     ]
-    return table(("ACTOR", "NODE", "PID", "RSS", "STATE"), rows)
+    return table(("ACTOR", "NODE", "PID", "RSS", "STATE", "DOING"), rows)
 
 
 def _spaces(spaces: Iterable[Space]) -> Table:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from actors.lm.base import BaseShape, aligned, base_shape, is_head
+from actors.lm.base import BaseShape, aligned, base_shape, is_head, slot_nbytes
 from actors.lm.dora import gains
 from actors.lm.extras import PREFIX, check_finite, check_repeat, check_shadow
 from actors.lm.header import HEAD_NBYTES, AdapterError, Header, Tensor, parse_header
@@ -83,9 +83,10 @@ class Adapter:
         return max(target.rank for target in self.targets)
 
 
-def read_adapter(path: str, base: BaseShape, *, max_rank: int) -> Adapter:
+def read_adapter(path: str, base: BaseShape, *, max_rank: int, itemsize: int = 4) -> Adapter:
     """Read the PEFT directory `path` and check it against `base`, once and completely.
 
+    `itemsize` is that of the slots' numbers, in bytes.
     Raises AdapterError (ADP001 to ADP040) for anything that would not give exactly what PEFT gives: nothing
     is skipped, clipped or guessed. A base of another name but the same shapes is a warning. With DoRA it
     reads the base's files and imports torch.
@@ -110,6 +111,7 @@ def read_adapter(path: str, base: BaseShape, *, max_rank: int) -> Adapter:
     else:
         _check_nbytes(data.nbytes, largest_slot_weights(base, max_rank), name)
         targets = _targets(header, parse_config(fields, str(root / CONFIG)), base, data, max_rank, name)
+        _check_room(targets, base, max_rank, itemsize, name)
     digest = source_digest(hashlib.sha256(text).hexdigest(), hashlib.sha256(data.data).hexdigest())
     return Adapter(
         path=str(root),
@@ -186,7 +188,6 @@ def _targets(
     parts = _parts(header, config, base, data, name)
     _check_named(parts, config, name)
     targets = tuple(_target(module, parts[module], config, base, max_rank) for module in sorted(parts))
-    _check_room(targets, base, max_rank, name)
     gained = tuple(_gained(target, parts[target.module].get("dora"), base, data, name) for target in targets)
     _check_effect(gained, data, name)
     return gained
@@ -264,9 +265,20 @@ def _target(
     return Target(module, rank, in_features, out_features, config.scale(module), a, b)
 
 
-def _check_room(targets: tuple[Target, ...], base: BaseShape, max_rank: int, name: str) -> None:
-    sizes = [t.rank * features for t in targets for features in (t.in_features, t.out_features)]
-    nbytes, room = 4 * sum(map(aligned, sizes)), base.slot_nbytes(max_rank)
+def _check_room(
+    targets: tuple[Target, ...], base: BaseShape, max_rank: int, itemsize: int, name: str
+) -> None:
+    sizes = [
+        nbytes
+        for t in targets
+        for nbytes in (
+            itemsize * t.rank * t.in_features,
+            itemsize * t.rank * t.out_features,
+            4 * t.out_features if t.dora is not None else 0,
+        )
+    ]
+    nbytes = 4 * sum(aligned(-(-size // 4)) for size in sizes)
+    room = slot_nbytes(base.linears, max_rank, itemsize)
     if nbytes > room:
         heads = [target.module for target in targets if is_head(target.module)]
         told = f"{name} takes {nbytes} bytes, a slot of base {base.name} {room} at max_rank {max_rank}"

@@ -23,6 +23,7 @@ from actors.lm.schedule import GRID, Schedule
 from actors.lm.seats import Lease, Seats
 from actors.lm.sequence import Caller, Sequence
 from actors.lm.shadow import Shadow
+from actors.lm.slices import sliced
 from actors.lm.stats import Stats
 from actors.lm.steps import Steps
 from actors.lm.text import Text
@@ -66,7 +67,7 @@ class Decoder:
         self._prefixes: Prefixes
         self._steps: Steps
         self._loop: Loop
-        self._loader = Loader(lambda: self._delivery.waiting > 0)
+        self._loader = Loader(self._busy)
         #: what was attached and proven before, item and content: it is not probed again
         self._proven: set[tuple[str, str]] = set()
         self._base_probe: torch.Tensor
@@ -155,8 +156,11 @@ class Decoder:
                 raise
             self._proven.add((item, content.digest))
             kind = self._model.slots.kind(slot) or "slot"
-            self._seats.open(item, content.digest, kind)
+            self._seats.open(item, content.digest, kind, self._beside(slot))
             return Attached(slot, nbytes, time.perf_counter() - began_s, copy_s, kind)
+
+    def _busy(self) -> bool:
+        return self._delivery.waiting > 0
 
     def _bring(self, slot: int, content: Image | ShadowImage, pace: Pace) -> tuple[float, int]:
         """Bring an image into a slot that no request names; return the seconds and bytes that it took."""
@@ -164,9 +168,15 @@ class Decoder:
         if isinstance(content, Image):
             self._model.slots.fill(slot, content, pace)
             return time.perf_counter() - began_s, content.slot.nbytes
-        shadow = self._shadows[slot] = Shadow.load(content, self._model)
+        with sliced(self._busy):
+            shadow = self._shadows[slot] = Shadow.load(content, self._model)
         self._model.seat(slot, shadow.net)
         return time.perf_counter() - began_s, shadow.nbytes
+
+    def _beside(self, slot: int) -> int:
+        """Return the bytes that what is in a slot takes beside the slot's own: a shadow's tensors."""
+        shadow = self._shadows.get(slot)
+        return shadow.nbytes if shadow is not None else 0
 
     def _clear(self, slot: int) -> None:
         """Forget what is in a slot that no request names any more."""
@@ -245,6 +255,7 @@ class Decoder:
             prefix_tokens=prefixes.hit_tokens,
             slots=self._seats.slots,
             seats=self._seats.states(),
+            shadow_nbytes=sum(use.nbytes for use in self._seats.uses().values()),
             kernels=dict(self._model.kernels),
         )
 

@@ -11,7 +11,16 @@ from actors.lm.base import BaseShape, base_shape
 from actors.lm.extras import modules_of
 from actors.lm.header import HEAD_NBYTES, parse_header
 from actors.lm.hub import locate
-from actors.lm.image import Dtype, Image, ShadowImage, build_image, build_shadow, image_digest, read_image
+from actors.lm.image import (
+    DTYPES,
+    Dtype,
+    Image,
+    ShadowImage,
+    build_image,
+    build_shadow,
+    image_digest,
+    read_image,
+)
 from actors.lm.peft_config import config_fields
 
 if TYPE_CHECKING:
@@ -55,7 +64,8 @@ def prepare(
     UserError LM010 for the base. Imports torch only for DoRA.
     """
     base = shape_of(base_path, shape)
-    adapter = read_adapter(lora_path, base, max_rank=max_rank)
+    itemsize = next(size for name, size in DTYPES.values() if name == slot_dtype)
+    adapter = read_adapter(lora_path, base, max_rank=max_rank, itemsize=itemsize)
     if adapter.kind == "shadow":
         image = build_shadow(adapter.config, adapter.data, adapter.digest, adapter.base, adapter.why)
     else:

@@ -148,12 +148,16 @@ class Attached:
 
 @dataclass(frozen=True, slots=True)
 class SlotUse:
-    """One attached item: requests in flight, seconds since the last ended, counts over the engine's life."""
+    """One attached item: requests in flight, seconds since the last ended, counts over the engine's life.
+
+    `nbytes` is what it takes beside its slot: the tensors of a shadow, measured after its load.
+    """
 
     leases: int
     idle_s: float
     hits: int
     activations: int
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

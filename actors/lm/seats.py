@@ -23,11 +23,15 @@ class Lease(NamedTuple):
 
 @dataclass(slots=True)
 class Seat:
-    """An item in a slot. Only an open seat takes new requests; `leases` are those in flight."""
+    """An item in a slot. Only an open seat takes new requests; `leases` are those in flight.
+
+    `nbytes` is what it takes beside the slot.
+    """
 
     slot: int
     content: str = ""
     kind: str = "slot"
+    nbytes: int = 0
     open: bool = False
     ready: bool = False
     leases: int = 0
@@ -74,11 +78,11 @@ class Seats:
             self._seats[item] = Seat(min(free))
             return self._seats[item].slot
 
-    def open(self, item: str, content: str = "", kind: str = "slot") -> None:
+    def open(self, item: str, content: str = "", kind: str = "slot", nbytes: int = 0) -> None:
         """Let requests in: the slot is filled with `content` and proven. Counts one activation."""
         with self._lock:
             seat = self._seats[item]
-            seat.content, seat.kind = content, kind
+            seat.content, seat.kind, seat.nbytes = content, kind, nbytes
             seat.ready = seat.open = True
             seat.used_s = self._clock()
             self._activations[item] = self._activations.get(item, 0) + 1
@@ -151,6 +155,7 @@ class Seats:
                     0.0 if seat.leases else now_s - seat.used_s,
                     self._hits.get(item, 0),
                     self._activations[item],
+                    seat.nbytes,
                 )
                 for item, seat in self._seats.items()
                 if seat.ready

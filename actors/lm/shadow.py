@@ -14,23 +14,30 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load
+import torch
 from torch import nn
 
 from actors.lm.extras import base_weight
-from actors.lm.header import AdapterError
+from actors.lm.header import HEAD_NBYTES, AdapterError, parse_header
 from actors.lm.slots import SlotLinear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import torch
+    import numpy as np
+    from numpy.typing import NDArray
     from peft import PeftModel
     from torch import Tensor
 
     from actors.lm.image import ShadowImage
     from actors.lm.model import Model
 
+#: What a safetensors file calls the dtypes of an adapter.
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "BOOL": torch.bool,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8,
+}  # fmt: skip
 #: What serves an adapter that needs weights as they are stored.
 DENSE = "set kernels: torch for its base"
 #: What a module holds in containers of its own, to be copied with it.
@@ -52,7 +59,7 @@ class Shadow:
 
     @classmethod
     def load(cls, image: ShadowImage, model: Model) -> Shadow:
-        """Build the tree; may run beside forwards of the base, which it does not touch. Takes 0.1 to 1 s.
+        """Build the tree; may run beside forwards of the base, which it does not touch. Takes 0.1 to 2 s.
 
         Raises AdapterError ADP039 for an adapter that PEFT cannot put on this base as its config says, ADP041
         for one that needs weights which a kernel has packed; a forward raises that too, the first of all.
@@ -64,7 +71,8 @@ class Shadow:
         fields = json.loads(image.config)
         if fields.get("bias", "none") != "none":
             _own_biases(net)
-        weights = load(image.weights.tobytes())
+        _lend(net)
+        weights = _tensors(image.weights)
         hint = DENSE if any(map(_packed, net.modules())) else ""
         try:
             peft, missing = _wrap(net, fields, _without_repeats(weights, net, fields))
@@ -108,6 +116,31 @@ def _twin(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
             if child is not None:
                 twin._modules[name] = _twin(child, memo)  # noqa: SLF001
     return memo[id(module)]  # type: ignore[no-any-return]
+
+
+def _tensors(data: NDArray[np.uint8]) -> dict[str, Tensor]:
+    """Return copies of the tensors of a safetensors file, one by one: nothing holds the interpreter long."""
+    header = parse_header(data[:HEAD_NBYTES].tobytes(), data.nbytes, "weights")
+    return {
+        key: torch.from_numpy(data[each.start : each.stop].copy()).view(DTYPES[each.dtype]).view(each.shape)
+        for key, each in header.tensors.items()
+    }
+
+
+def _lend(net: nn.Module) -> None:
+    """Have a packed weight be unpacked once for all the looks that PEFT takes at it, one after the other."""
+    last: list[tuple[nn.Module, Tensor]] = []
+
+    def lent(module: nn.Module) -> Tensor:
+        if not last or last[0][0] is not module:
+            last[:] = [(module, vars(type(module))["kind"].weight.fget(module))]
+        return last[0][1]
+
+    kinds = {type(module) for module in net.modules() if _packed(module)}
+    lenders = {kind: type(kind.__name__, (kind,), {"weight": property(lent), "kind": kind}) for kind in kinds}
+    for module in net.modules():
+        if type(module) in lenders:
+            module.__class__ = lenders[type(module)]
 
 
 def _view(parameter: Tensor) -> nn.Parameter:
@@ -182,7 +215,7 @@ def _seal(tree: nn.Module, dtype: torch.dtype, *, rewritten: bool) -> None:
         if _packed(module):
             if rewritten:
                 _refuse(module)
-            module.__class__ = _sealed(type(module))  # type: ignore[arg-type]  # a class is hashable
+            module.__class__ = _sealed(vars(type(module)).get("kind", type(module)))
         elif isinstance(module, TrainableTokensLayer):
             table: Any = module.get_base_layer()
             if table.weight.dtype != dtype:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from placement.units import format_seconds
+
+#: A decoder that has work and has not moved for so long is called stalled; a long step is shorter.
+STALLED_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +41,26 @@ class Stats:
     slots: int
     #: state of each seat by item: filling, open or closed
     seats: Mapping[str, str]
+    #: what the shadows among them take beside their slots
+    shadow_nbytes: int
     #: the kernel that was chosen for each shape of Linear
     kernels: Mapping[str, str]
+
+    @property
+    def stalled(self) -> bool:
+        return self.stalled_s >= STALLED_S
+
+    def __str__(self) -> str:
+        """Say in a line what the decoder does, a stall before all else."""
+        kernels = ", ".join(f"{name} {n}" for name, n in Counter(self.kernels.values()).most_common())
+        waiting = sum(self.waiting.values())
+        parts = [
+            f"has work and has not moved for {format_seconds(self.stalled_s)}" if self.stalled else "",
+            f"{self.running - self.reading} answer, {self.reading} read, {waiting} wait",
+            f"{self.tokens_per_s:.1f} tokens/s",
+            f"step {1e3 * self.decode_p50_s:.0f} ms" if self.decode_p50_s else "",
+            f"KV {self.kv_rows_used} + {self.kv_rows_kept} kept of {self.kv_rows} tokens",
+            f"slots {len(self.seats)}/{self.slots}",
+            f"kernels {kernels}" if kernels else "",
+        ]
+        return "; ".join(part for part in parts if part)

@@ -2,10 +2,13 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
-from actors.listing import COLUMNS
+from actors.cli.table import listing_tables
+from actors.listing import COLUMNS, Listing, Member
 from actors.progress import Progress
 from placement.errors import WorldError
 
@@ -45,6 +48,15 @@ def test_ps_wide_adds_copies_actors_and_room(tierce):
     assert "96.0 MiB / 1.7 MiB / 158.3 MiB of 256.0 MiB" in out
     assert "small 1/8" in out
     assert "█████████▓░░░░░░░░░░░░░░" in out
+
+
+def test_ps_names_an_engine_that_does_not_move():
+    """Without --wide too: who is stalled, where, and for how long."""
+    doing = "has work and has not moved for 34s; 2 answer, 1 read, 2 wait"
+    stalled = Member("engine:small", "local", 77, 1 << 20, "stalled", doing)
+    console = Console(width=200, file=StringIO())
+    console.print(listing_tables(Listing("athens", 1, (), (stalled,), ()), wide=False))
+    assert f"engine:small on local {doing}" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,11 @@ PARTS = {
     ("churn", "prompt"): ("a long prompt: p99 ÷ idle", "the long prompt's first token"),
     ("churn", "crowd"): ("RSS ÷ images", "p50 step, 12 registered"),
     ("churn", "cold"): ("cold role's first token", "first token ÷ median request"),
-    ("prefix", "prefix"): (
-        "persona: cold ÷ known",
-        "second turn: cold ÷ known",
-        "logits that differ from cold",
+    ("prefix", "persona"): ("persona: cold ÷ known", "logits that differ from cold"),
+    ("prefix", "sessions"): (
+        "second turn, with persona: cold ÷ known",
+        "second turn, without: cold ÷ known",
+        "not deterministic",
     ),
     ("determinism", "bits"): ("deterministic, 5 together: logits that differ",),
     ("determinism", "cost"): ("step, B=4: with ÷ without", "end to end: with ÷ without"),

@@ -9,7 +9,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from actors.lm.adapter import base_shape, floats, read_adapter
+from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
+from actors.lm.image import read_image
+from actors.lm.prepare import prepare
 from placement.errors import UserError
 from tests.lm.conftest import write_adapter
 
@@ -279,6 +282,30 @@ def test_an_adapter_that_no_slot_holds_is_refused(world, tmp_path):
     error = refusal(over, world)
     assert error.code == "ADP032"
     assert "lm_head" in error.message
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning")
+@pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_vectors_of_dora_take_room_too(world, tmp_path, dtype):
+    """What fills a slot is taken, and a head beside it is refused though its matrices alone would fit."""
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    full, over, head = tmp_path / "full", tmp_path / "over", {"lm_head": 1}
+    write_adapter(world.base, full, r=16, target_modules=targets, use_dora=True)
+    write_adapter(
+        world.base, over, r=16, target_modules=[*targets, "lm_head"], rank_pattern=head, use_dora=True
+    )
+    content = read_image(prepare(str(full), str(world.base), 16, slot_dtype=dtype).image)
+    itemsize = content.slot.itemsize
+    assert content.layout.nbytes == slot_nbytes(body(base_shape(str(world.base))), 16, itemsize)
+    with pytest.raises(AdapterError) as refused:
+        prepare(str(over), str(world.base), 16, slot_dtype=dtype)
+    assert refused.value.code == "ADP032"
+
+
+def body(base):
+    """The Linears of a base but its head."""
+    return {module: shape for module, shape in base.linears.items() if not is_head(module)}
 
 
 def test_a_file_larger_than_any_slot_is_not_read(world, damaged):

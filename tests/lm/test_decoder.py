@@ -42,6 +42,16 @@ async def test_an_adapter_alone_answers_as_peft(decoder, images, expected, name)
     assert await tokens_of(decoder, greedy(name, PROMPTS[name])) == expected[name]
 
 
+async def test_a_second_turn_reads_only_what_is_new(decoder, images):
+    """Prompt and answer of the first are used again, all but the last token, which nobody had computed."""
+    decoder.attach("plain", images["plain"])
+    first = [17, 170, *PROMPTS["plain"]]
+    told = await tokens_of(decoder, greedy("plain", first, 8))
+    before = decoder.stats().prefix_tokens
+    await tokens_of(decoder, greedy("plain", [*first, *told, 9, 8, 7], 4))
+    assert decoder.stats().prefix_tokens - before == len(first) + len(told) - 1
+
+
 async def test_the_base_alone_answers_as_transformers(decoder, world):
     """A request without an item decodes the untouched base."""
     assert await tokens_of(decoder, greedy(None, [5, 9, 100])) == world.greedy(None, [5, 9, 100], COUNT)

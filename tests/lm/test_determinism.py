@@ -10,17 +10,23 @@ import pytest
 
 from actors.lm.decoder import Decoder
 from actors.lm.request import Request, Sampling
+from actors.lm.schedule import GRID
 
 NAMES = ["plain", "rslora", "patterns"]
 LENGTHS = (3, 65, 150, 1, 64, 31, 200, 9)
 
 
-@pytest.fixture(scope="module")
-def steady(world):
-    """A deterministic decoder with three slots and room for many."""
-    decoder = Decoder.load(
+def load(world):
+    """Load a deterministic decoder with four slots and room for many."""
+    return Decoder.load(
         str(world.base), device="cpu", slots=4, max_rank=16, kv_nbytes=8 << 20, deterministic=True
     )
+
+
+@pytest.fixture(scope="module")
+def steady(world):
+    """A deterministic decoder for all tests here."""
+    decoder = load(world)
     yield decoder
     decoder.stop()
 
@@ -92,6 +98,23 @@ async def test_an_answer_is_the_same_the_second_time(steady_decoder):
     decoder = steady_decoder
     for index in (2, 6, 1):
         assert await answer(decoder, question(index)) == await answer(decoder, question(index))
+
+
+async def test_a_second_turn_is_that_of_a_decoder_which_never_heard_the_first(steady_decoder, world, images):
+    """What is read again of a session are whole cells of its first prompt, and no token of its answer."""
+    decoder, first = steady_decoder, question(6, 80)
+    told = [token for tokens, _ in await answer(decoder, first) for token in tokens]
+    tokens = [*first.tokens, *told, 5, 6, 7]
+    turn = Request("turn", first.item, tokens, Sampling(max_tokens=12, logprobs=20))
+    before = decoder.stats().prefix_tokens
+    warm = await answer(decoder, turn)
+    assert decoder.stats().prefix_tokens - before == len(first.tokens) // GRID * GRID
+    never = load(world)
+    try:
+        never.attach(first.item, images[first.item])
+        assert await answer(never, turn) == warm
+    finally:
+        never.stop()
 
 
 async def test_the_answers_of_one_prompt_are_those_of_single_requests(steady_decoder):

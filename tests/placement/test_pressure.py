@@ -92,6 +92,21 @@ def test_what_must_stay_stays_however_full_the_memory(why):
     assert lab.phase(spec, place) == "ready"
 
 
+def test_a_pinned_role_keeps_its_seat_while_all_others_lose_theirs():
+    """Others that fill the device, and a want for a seat, drive out who is not pinned and nobody else."""
+    lab = Lab().join()
+    pinned, idle, late = role("pinned", home=VRAM, pinned=True), role("idle"), role("late")
+    lab.do(lab.register(pinned, idle, late))
+    lab.do(lab.want(idle))
+    lab.now_s += 60.0
+    lab.do(lab.want(late))
+    lab.now_s += 60.0
+    assert (lab.phase(idle, VRAM), lab.phase(late, VRAM)) == (None, "ready")
+    lab.do(measure(lab, VRAM, 199, total=200 * MIB))
+    assert lab.phase(late, VRAM) is None
+    assert lab.phase(pinned, VRAM) == "ready"
+
+
 def test_what_is_leaving_counts_as_gone():
     """A second beat of a full place sends nobody else away."""
     lab, _ = residents("one", "two", "three")
