@@ -14,7 +14,9 @@ PYTHON ?=
 TORCH_INDEX ?=
 SUITES ?=
 
-PIP := -m pip install -qq --disable-pip-version-check --constraint constraints.txt
+PIP := -m pip install -qq --disable-pip-version-check --no-compile --constraint constraints.txt
+# On every core, where pip would take one. What is no Python of this version stays as it is, as with pip.
+COMPILE := -m compileall -qq -j 0
 CODE := placement actors jobs tierce.py
 
 .PHONY: demo test check check-format check-lint check-types soak install clean distclean
@@ -50,6 +52,7 @@ install: .venv/.installed .venv-pure/.installed
 	@echo "tierce: installing everything else (2 of 2, first time only, takes minutes)"
 	@.venv/bin/python $(PIP) hatchling
 	@.venv/bin/python $(PIP) --no-build-isolation --editable '.[dev]'
+	@.venv/bin/python $(COMPILE) .venv/lib || true
 	@touch $@
 
 # No Ray, no torch: what passes here needs neither.
@@ -57,6 +60,7 @@ install: .venv/.installed .venv-pure/.installed
 	@.ci/venv .venv-pure $(PYTHON)
 	@echo "tierce: installing the bare test environment into .venv-pure (first time only)"
 	@.venv-pure/bin/python $(PIP) pydantic PyYAML pytest pytest-asyncio pytest-timeout hypothesis
+	@.venv-pure/bin/python $(COMPILE) .venv-pure/lib || true
 	@touch $@
 
 clean:

@@ -1,11 +1,12 @@
-"""Run the test suites one after another, each in a process of its own, and print the seconds of each.
+"""Run the test suites, each in a process of its own, and print the seconds of each.
 
 python .ci/suites.py               every suite
 python .ci/suites.py lm rag        some
 python .ci/suites.py --soak        the long runs
 
 A suite is a folder of tests/, or `house` for the files directly in tests/. `pure` is tests/placement once
-more, in an environment that has neither Ray nor torch. Exits 1 if any suite failed, after all have run.
+more, in an environment that has neither Ray nor torch. Suites that start no Ray run two at a time, and only
+the decisions run beside one that does. Exits 1 if any suite failed, after all have run.
 """
 
 import os
@@ -14,22 +15,30 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from threading import Lock
+from typing import IO, Self
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
 FULL = ROOT / ".venv/bin/python"
 PURE = ROOT / ".venv-pure/bin/python"
 
-ORDER = ("pure", "placement", "house", "lm", "rag", "web", "cli", "actors", "jobs", "notebooks")
+ORDER = ("pure", "placement", "house", "lm", "rag", "web", "cli", "bench", "actors", "jobs", "notebooks")
 ABSENT_IN_PURE = ("ray", "torch", "numpy", "transformers", "qdrant_client", "qdrant_edge")
+#: What both `pure` and `placement` run, and what is computed beside a suite that starts Ray.
+DECISIONS = ("tests/placement",)
 TESTS_LIMIT_S = 40 * 60.0
 SOAK_LIMIT_S = 4 * 3600.0
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "",  # hundreds of processes import the same files
     "RAY_AUTH_MODE": "token",  # left unset, it depends on whether a token file lies about
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
@@ -38,11 +47,13 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A named run of pytest."""
+    """A named run of pytest; `gently` stands before its command."""
 
     name: str
     python: Path
     arguments: tuple[str, ...]
+    starts_ray: bool = False
+    gently: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +70,23 @@ def test_suites() -> list[Suite]:
     """Every suite that the tree has, in the order of the floors; a folder that ORDER lacks comes last."""
     tests = ROOT / "tests"
     targets = {
-        "pure": ["tests/placement"],
+        "pure": list(DECISIONS),
         "house": sorted(f"tests/{path.name}" for path in tests.glob("test_*.py")),
     }
     for path in tests.glob("*/**/test_*.py"):
         folder = path.relative_to(tests).parts[0]
         targets[folder] = [f"tests/{folder}"]
     names = [name for name in ORDER if targets.get(name)] + sorted(targets.keys() - set(ORDER))
-    return [Suite(name, PURE if name == "pure" else FULL, tuple(targets[name])) for name in names]
+    return [
+        Suite(name, PURE if name == "pure" else FULL, tuple(targets[name]), starts_ray(targets[name]))
+        for name in names
+    ]
+
+
+def starts_ray(targets: list[str]) -> bool:
+    """Tell whether some test of these files and folders has the marker `ray`."""
+    files = [file for target in targets for file in (ROOT / target).glob("**/test_*.py")]
+    return any("mark.ray" in file.read_text(encoding="utf-8") for file in files)
 
 
 def soak_suites() -> list[Suite]:
@@ -90,31 +110,92 @@ def refuse_impure() -> None:
     print(f"pure: .venv-pure cannot import {', '.join(ABSENT_IN_PURE)}", flush=True)
 
 
-def run(suite: Suite, limit_s: float) -> Outcome:
-    """Run one suite; past its limit, its whole process group is ended."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "result.xml"
+class Runner:
+    """Runs suites, each in a process group of its own, until their common time is over.
+
+    One at a time may be live: its output is shown as it comes. That of others is kept, and shown whole when
+    no live one is at it. Left by Ctrl-C, it ends those that run and begins no other.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self._until_s = time.monotonic() + limit_s
+        self._screen = Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            return
+        self._until_s = 0.0
+        for process in list(self._running):
+            with suppress(ProcessLookupError):  # it has ended meanwhile
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+
+    def run(self, suite: Suite, *, live: bool) -> Outcome:
+        """Run one suite to its end; past the common time, its process group is ended."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if live:
+                with self._screen:
+                    print(f"\n== {suite.name}", flush=True)
+                    return self._run(suite, folder, None)
+            with (folder / "said.txt").open("w+", encoding="utf-8") as said:
+                outcome = self._run(suite, folder, said)
+                said.seek(0)
+                with self._screen:
+                    print(f"\n== {suite.name}\n{said.read().rstrip()}", flush=True)
+            return outcome
+
+    def _run(self, suite: Suite, folder: Path, said: IO[str] | None) -> Outcome:
+        result = folder / "result.xml"
         began_s = time.monotonic()
+        if began_s > self._until_s:
+            return Outcome(suite.name, passed=False, verdict="no time was left for it", took_s=0.0)
         process = subprocess.Popen(
-            [suite.python, "-m", "pytest", "-q", f"--junitxml={result}", *suite.arguments],
+            [*suite.gently, suite.python, "-m", "pytest", "-q", f"--junitxml={result}", *suite.arguments],
             cwd=ROOT,
             env=os.environ | ENVIRONMENT,
             start_new_session=True,
+            stdout=said,
+            stderr=None if said is None else subprocess.STDOUT,
         )
+        self._running.add(process)
         try:
-            status = process.wait(limit_s)
+            status = process.wait(self._until_s - began_s)
+            verdict = counts(result) if result.exists() else f"exit {status}"
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return Outcome(suite.name, passed=False, verdict=f"not done in {limit_s:.0f} s", took_s=limit_s)
-        except KeyboardInterrupt:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            raise
-        took_s = time.monotonic() - began_s
-        return Outcome(
-            suite.name, status == 0, counts(result) if result.exists() else f"exit {status}", took_s
-        )
+            status, verdict = process.wait(), "not done in time"
+        self._running.discard(process)
+        return Outcome(suite.name, status == 0, verdict, time.monotonic() - began_s)
+
+
+def run_all(suites: list[Suite], runner: Runner) -> list[Outcome]:
+    """Run suites in two lanes, and return how they ended, in their order.
+
+    First those that start no Ray, two at a time. Then those that do, one at a time, and beside them the
+    decisions, which wait for nobody and give way.
+    """
+    rayed = [suite for suite in suites if suite.starts_ray]
+    aside = [suite for suite in suites if rayed and suite.arguments == DECISIONS]
+    others = [suite for suite in suites if suite not in rayed and suite not in aside]
+    gentle = [replace(suite, gently=("nice", "-n", "19")) for suite in aside]
+    with ThreadPoolExecutor(2) as pool, runner:
+        outcomes = list(pool.map(partial(runner.run, live=False), others))
+        waiting = pool.submit(lambda: [runner.run(suite, live=False) for suite in gentle])
+        outcomes += [runner.run(suite, live=True) for suite in rayed]
+        outcomes += waiting.result()
+    names = [suite.name for suite in suites]
+    return sorted(outcomes, key=lambda outcome: names.index(outcome.name))
+
+
+def run_each(suites: list[Suite], runner: Runner) -> list[Outcome]:
+    """Run suites one after another."""
+    with runner:
+        return [runner.run(suite, live=True) for suite in suites]
 
 
 def counts(result: Path) -> str:
@@ -130,13 +211,13 @@ def counts(result: Path) -> str:
     return ", ".join(parts)
 
 
-def report(outcomes: list[Outcome]) -> None:
-    """Print a table of the suites and their seconds."""
+def report(outcomes: list[Outcome], took_s: float) -> None:
+    """Print a table of the suites and their seconds, and of the whole run's."""
     print(f"\n{'suite':<12}{'seconds':>9}  result")
     for outcome in outcomes:
         mark = "ok" if outcome.passed else "FAILED"
         print(f"{outcome.name:<12}{outcome.took_s:>9.1f}  {mark:<7} {outcome.verdict}")
-    print(f"{'all':<12}{sum(outcome.took_s for outcome in outcomes):>9.1f}", flush=True)
+    print(f"{'all':<12}{took_s:>9.1f}", flush=True)
 
 
 def main(arguments: list[str]) -> int:
@@ -148,15 +229,12 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(suite.name for suite in known)}")
         return 2
-    left_s = SOAK_LIMIT_S if soak else TESTS_LIMIT_S
-    outcomes = []
-    for suite in wanted:
-        print(f"\n== {suite.name}", flush=True)
-        if suite.name == "pure":
-            refuse_impure()
-        outcomes.append(run(suite, max(1.0, left_s)))
-        left_s -= outcomes[-1].took_s
-    report(outcomes)
+    if any(suite.python == PURE for suite in wanted):
+        refuse_impure()
+    began_s = time.monotonic()
+    runner = Runner(SOAK_LIMIT_S if soak else TESTS_LIMIT_S)
+    outcomes = run_each(wanted, runner) if soak or len(wanted) == 1 else run_all(wanted, runner)
+    report(outcomes, time.monotonic() - began_s)
     return 0 if all(outcome.passed for outcome in outcomes) else 1
 
 

@@ -3,6 +3,7 @@
 A random two-layer base, three adapters, two shards, and the file that names them.
 """
 
+import re
 from pathlib import Path
 
 import torch
@@ -96,6 +97,11 @@ rag:
   war: {{location: RAM, source: {parts}/war}}
   bread: {{location: SSD, path: {root}/bread, source: {parts}/bread}}
 """
+
+
+def without_shards(text: str) -> str:
+    """Return a lab's file whose roles read nothing: there is no embedder to start."""
+    return re.sub(r" rag: \[\w+\],", "", text.partition("rag:\n")[0])
 
 
 def build_parts(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""One Ray head of our own for all suites here, and one small lab on it.
+"""One Ray head of our own for all modules here, and on it one small lab and one stage, which they share.
 
 Fault tests bring up labs of their own.
 """
@@ -17,7 +17,8 @@ import ray
 
 from actors import head as heads
 from actors.client import Lab
-from actors.joining import attach
+from actors.joining import attach, end_actors
+from tests.actors.stage import Stage
 from tests.labs import labs
 from tests.tiny_lab import build_parts, write_file
 
@@ -68,10 +69,26 @@ def make_lab(cluster, parts, folder_of) -> Iterator[Callable[..., Lab]]:
         yield make
 
 
-@pytest.fixture(scope="module")
-def lab(make_lab) -> Lab:
-    """The lab that a module's tests share: they leave each role where its file says, or say so."""
-    return make_lab("shared")
+@pytest.fixture(scope="session")
+def lab(cluster, parts, folder_of) -> Iterator[Lab]:
+    """The lab that tests share: they leave each role where its file says, and take back what they said."""
+    with labs(cluster.address, parts, folder_of, write_file) as make:
+        yield make("shared")
+
+
+@pytest.fixture(scope="session")
+def theatre(cluster, parts) -> Iterator[Stage]:  # noqa: ARG001 -- the Ray that it stands on
+    """A stage without a play."""
+    stage = Stage(parts)
+    yield stage
+    end_actors(stage.lab)
+
+
+@pytest.fixture
+def stage(theatre) -> Iterator[Stage]:
+    """A stage for the play of one test."""
+    yield theatre
+    theatre.clear()
 
 
 @pytest.fixture

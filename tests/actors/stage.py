@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,10 @@ from actors.rag.prompt import Passage
 from actors.role import Role, RoleSpec
 from placement.config.schema import Generation
 from placement.errors import Cold
+from tests.waiting import until
+
+#: Who stays on a stage from one play to the next; the roles and shards of a play end with it.
+STAYING = {"engine:small", "coordinator"}
 
 
 class Engine:
@@ -54,6 +59,12 @@ class Engine:
     async def release(self, item: str) -> None:
         self._held.pop(item).set()
 
+    async def forget(self) -> None:
+        """Let go of whom was held back, and begin anew."""
+        for held in self._held.values():
+            held.set()
+        self._heard, self._cold, self._held = [], set(), {}
+
     async def anatomy(self):
         """Return the base's chat files, as an engine on another node gives them."""
         names = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "config.json")
@@ -83,6 +94,9 @@ class Coordinator:
 
     async def calls(self) -> list[tuple[object, ...]]:
         return self._calls
+
+    async def forget(self) -> None:
+        self._calls = []
 
 
 class Shard:
@@ -140,6 +154,19 @@ class Stage:
         """Hire a shard; return how a role reads it."""
         self.hire(f"shard:{name}", Shard, name)
         return Using(name, top_k=2, required=True, **using)
+
+    def names(self) -> set[str]:
+        """Return the names of all actors here."""
+        named = ray.util.list_named_actors(all_namespaces=True)
+        return {actor["name"] for actor in named if actor["namespace"] == self.lab}
+
+    def clear(self) -> None:
+        """End a play: its roles and shards are gone, engine and coordinator know nothing of it."""
+        for name in self.names() - STAYING:
+            with suppress(ValueError):  # it has ended by itself
+                ray.kill(ray.get_actor(name, namespace=self.lab))
+        until(lambda: self.names() == STAYING)
+        ray.get([self.engine.forget.remote(), self.coordinator.forget.remote()])
 
     def heard(self) -> list[tuple[str, str]]:
         return ray.get(self.engine.heard.remote())

@@ -27,12 +27,6 @@ def critic(parts) -> str:
     return str(build_adapter(parts / "base", parts / "critic", seed=11))
 
 
-@pytest.fixture(scope="module")
-def lab(make_lab):
-    """A lab that these tests share: each takes back what it has said."""
-    return make_lab("changes")
-
-
 @pytest.fixture
 def spoken(lab, critic):
     """The role critic, added in code for one test."""
@@ -186,7 +180,7 @@ def test_what_a_killed_coordinator_left_of_a_replaced_version_is_dropped(lab, cr
     store = ray.get_actor("store:desk", namespace=lab.name)
     base = str(Path(critic).parent / "base")
     item, _, _ = ray.get(store.prepare.remote(Origin("coder", critic, base, 8)), timeout=60)
-    image = folder_of("changes") / "ssd" / "adapters" / f"{item}.safetensors"
+    image = folder_of(lab.name) / "ssd" / "adapters" / f"{item}.safetensors"
     assert image.exists()
     killed_coordinator(lab)
     until(lambda: not image.exists())

@@ -13,25 +13,15 @@ from actors.aio import AioLab
 from actors.answer import Found, Piece
 from actors.ask import USER, Ask, Stamp, admit
 from actors.errors import NotAllowed, UnknownName, Unreachable
-from actors.joining import end_actors
 from actors.names import Handles, current, incarnations, numbered
 from actors.rag.prompt import Consulted, Said
 from actors.stream import Stream
 from placement.errors import TierceError, UserError, WorldError
-from tests.actors.stage import Stage
 
 pytestmark = pytest.mark.ray
 
 
-@pytest.fixture
-def stage(cluster, parts):  # noqa: ARG001 -- the Ray that it stands on
-    """A lab of its own, ended with the test."""
-    stage = Stage(parts)
-    yield stage
-    end_actors(stage.lab)
-
-
-async def until(true, within_s=30.0):
+async def until(true, within_s=90.0):
     """Poll a condition of the world under a deadline."""
     give_up = time.monotonic() + within_s
     while not await true():

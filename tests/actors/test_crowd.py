@@ -1,12 +1,11 @@
 """Two slots and three roles on a real Ray: who is asked once gets a turn among those asked all the time."""
 
 import asyncio
-import re
 from collections import Counter
 
 import pytest
 
-from tests.tiny_lab import FILE
+from tests.tiny_lab import FILE, without_shards
 
 pytestmark = pytest.mark.ray
 
@@ -20,7 +19,7 @@ HANDFUL = 4
 def narrow(make_lab, parts, folder_of):
     """A lab of three roles without shards, whose engine has two slots."""
     text = FILE.format(name="narrow", root=folder_of("narrow"), parts=parts, idle="10min", slots=2)
-    return make_lab("narrow", text=re.sub(r" rag: \[\w+\],", "", text))
+    return make_lab("narrow", text=without_shards(text))
 
 
 def test_a_role_that_is_asked_once_is_answered_among_two_that_are_asked_all_the_time(narrow):

@@ -1,7 +1,6 @@
 """A lab on a real Ray: asks, tiers, moves, pins, and what is refused."""
 
 import asyncio
-import re
 
 import pytest
 import ray
@@ -10,8 +9,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.answer import End, Found, Piece
 from actors.errors import UnknownName
-from placement.errors import TierceError, UserError
-from tests.tiny_lab import FILE
+from actors.launch import raise_lab
+from placement.errors import UserError
+from tests.tiny_lab import FILE, without_shards
 from tests.waiting import until
 
 pytestmark = pytest.mark.ray
@@ -50,7 +50,7 @@ PERSONAS = {"philosopher": "You think.", "coder": "You code.", "artist": "You si
 def test_each_role_says_what_peft_says_alone_and_in_one_batch(make_lab, parts, folder_of):
     """Through the whole lab, greedy text in fp32 equals PEFT's own for each of three roles."""
     text = FILE.format(name="bare", root=folder_of("bare"), parts=parts, idle="10min", slots=3)
-    lab = make_lab("bare", text=re.sub(r" rag: \[\w+\],", "", text))
+    lab = make_lab("bare", text=without_shards(text))
     due = {}
     for role, persona in PERSONAS.items():
         messages = [{"role": "system", "content": persona}, {"role": "user", "content": "Who are you?"}]
@@ -211,18 +211,8 @@ def test_a_role_process_has_no_torch(lab):
     assert not report.torch
 
 
-def test_up_again_changes_nothing(lab, make_lab):
+def test_up_again_changes_nothing(lab, folder_of):
     """A second `up` of the same file finds the lab as it is: the same coordinator, the same processes."""
     before = {member.name: member.pid for member in lab.ps().members}
-    again = make_lab(lab.name)
+    again = raise_lab(str(folder_of(lab.name) / "cluster.yaml"))
     assert {member.name: member.pid for member in again.ps().members} == before
-
-
-def test_an_idle_role_returns_to_its_home(make_lab):
-    """A role at home on the SSD comes up on an ask, and leaves VRAM once it was idle for `unload.idle`."""
-    lab = make_lab("idle", idle="1500ms")
-    assert lab.ask("artist", "Sing.").end.activation.source == "SSD"
-    assert lab.ps().thing("artist").tier == "VRAM(cpu)"
-    until(lambda: lab.ps().thing("artist").copies == ("desk:SSD ready",))
-    with pytest.raises(TierceError):
-        lab.story("nobody")

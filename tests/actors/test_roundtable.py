@@ -5,11 +5,9 @@ import pytest
 from actors.aio import AioLab
 from actors.answer import End, Found, Piece
 from actors.client import Lab
-from actors.joining import end_actors
 from actors.rag.prompt import Citation, Consulted
 from actors.roundtable import RoundTable, Turn
 from placement.errors import UserError, WorldError
-from tests.actors.stage import Stage
 
 NAMES = ("philosopher", "coder")
 CITED = Citation(1, "plato", "republic.md", "Book IV", 120, 560, 0.8)
@@ -28,13 +26,11 @@ TURN = Turn(
 
 
 @pytest.fixture
-def stage(cluster, parts):  # noqa: ARG001 -- the Ray that it stands on
-    """A lab with two roles whose adapters are not in VRAM."""
-    stage = Stage(parts)
+def stage(stage):
+    """A stage with two roles whose adapters are not in VRAM."""
     for name in NAMES:
         stage.role(name)
-    yield stage
-    end_actors(stage.lab)
+    return stage
 
 
 async def cool(stage):

@@ -22,7 +22,7 @@ roles:
   philosopher: {{lora_path: {parts}/philosopher, location: SSD, warm: {{at_start: true}}, {says}}}
   coder: {{lora_path: {parts}/coder, location: RAM, {says}}}
   artist: {{lora_path: {parts}/artist, location: SSD, warm: {{after: [coder]}}, {says}}}
-  reader: {{lora_path: {parts}/coder, location: RAM, rag: [war], {says}}}
+  reader: {{lora_path: {parts}/coder, location: SSD, rag: [war], unload: {{idle: 1500ms}}, {says}}}
 rag:
   war: {{location: RAM, source: {parts}/war, unload: {{idle: 4s, to: SSD}}}}
 """
@@ -72,6 +72,14 @@ def test_orders_bring_up_and_send_away(lab):
     lab.warm("coder")
     until(lambda: tier_of(lab, "coder") == "VRAM(cpu)")
     assert lab.ask("coder", "Hello?").end.activation is None
+
+
+@pytest.mark.ray
+def test_an_idle_role_returns_to_its_home(lab):
+    """A role at home on the SSD comes up on an ask, and leaves VRAM once it was idle for `unload.idle`."""
+    assert lab.ask("reader", "Well?").end.activation.source == "SSD"
+    assert tier_of(lab, "reader") == "VRAM(cpu)"
+    until(lambda: lab.ps().thing("reader").copies == ("desk:SSD ready",))
 
 
 @pytest.mark.ray

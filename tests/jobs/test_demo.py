@@ -1,18 +1,44 @@
 """`tierce demo`, as `make demo` runs it: the example lab, the trained adapters, from up to down."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 
-from tests.shell import session, tierce
+from tests.shell import COMMAND, ROOT, environment, session
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
+DOCS = "examples/athens/docs"
+#: What an index of a moment needs; all of the dialogues take most of a minute.
+FEW = (f"{DOCS}/plato/republic-09.md", f"{DOCS}/plays/romeo-and-juliet/scene-08.md")
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+
+def clone(root):
+    """Copy to `root` what the demo needs of the tree, with two of its documents."""
+    for folder in ("actors", "placement"):
+        shutil.copytree(ROOT / folder, root / folder)
+    for file in ("tierce.py", "cluster.yaml", *FEW):
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / file, root / file)
+    for folder in ("base", "adapters"):
+        (root / "examples/athens" / folder).symlink_to(ROOT / "examples/athens" / folder)
+    return root
+
+
+@pytest.fixture(scope="module", params=["two documents", pytest.param("all", marks=pytest.mark.soak)])
+def demo(request, tmp_path_factory):
     """How the demo ended and what it wrote."""
-    return tierce(tmp_path_factory.mktemp("home"), "demo")
+    root = ROOT if request.param == "all" else clone(tmp_path_factory.mktemp("clone"))
+    return subprocess.run(
+        [*COMMAND, "demo"],
+        cwd=root,
+        env=environment(tmp_path_factory.mktemp("home"), PYTHONPATH=str(root)),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_the_demo_shows_everything_and_succeeds(demo):

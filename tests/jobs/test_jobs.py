@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from actors import head
@@ -14,12 +15,6 @@ from tests.shell import ROOT, environment
 from tests.tiny_lab import build_parts, write_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-
-ASK_STATUS = (
-    "import json, sys; from ray.job_submission import JobSubmissionClient as Client\n"
-    "job = Client(sys.argv[1]).get_job_info(sys.argv[2])\n"
-    "print(json.dumps([job.status.value, job.driver_exit_code]))"
-)
 
 
 @dataclass(frozen=True)
@@ -51,11 +46,12 @@ class Cluster:
         submitted = self.run(
             "-m", "ray.scripts.scripts", "job", "submit", *where, "--", "python", *entrypoint
         )
-        asked = self.run("-c", ASK_STATUS, self.record.dashboard, name)
-        assert asked.returncode == 0, asked.stderr
-        status, code = json.loads(asked.stdout)
+        token = Path(self.record.token_path).read_text(encoding="utf-8")
+        auth = {"Authorization": f"Bearer {token}"}
+        job = httpx.get(f"{self.record.dashboard}/api/jobs/{name}", headers=auth, timeout=30).json()
         said = submitted.stdout.partition("Running entrypoint")[2]
-        return Job(status, code, re.split(r"\n[^\n]*\t(?:SUCC|ERR|INFO) cli\.py", said)[0])
+        log = re.split(r"\n[^\n]*\t(?:SUCC|ERR|INFO) cli\.py", said)[0]
+        return Job(job["status"], job["driver_exit_code"], log)
 
 
 @pytest.fixture(scope="module")

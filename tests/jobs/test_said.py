@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.shell import COMMAND, ROOT, environment, tierce
-from tests.tiny_lab import build_parts, write_file
+from tests.tiny_lab import build_parts, without_shards, write_file
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -26,8 +26,10 @@ def parts(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory, parts) -> Path:
-    """The file of a tiny lab."""
-    return write_file(tmp_path_factory.mktemp("lab"), parts, name="said")
+    """The file of a tiny lab without shards."""
+    file = write_file(tmp_path_factory.mktemp("lab"), parts, name="said")
+    file.write_text(without_shards(file.read_text(encoding="utf-8")), encoding="utf-8")
+    return file
 
 
 @pytest.fixture(scope="module")

@@ -69,17 +69,8 @@ def folder_of(tmp_path_factory) -> Callable[[str], Path]:
     return functools.cache(tmp_path_factory.mktemp)
 
 
-@pytest.fixture(scope="module")
-def make_lab(machines, parts, folder_of) -> Iterator[Callable[..., Lab]]:
-    """Bring up a lab of a name over the three nodes; all of a module are taken down in its end.
-
-    The file is that of `three.write_file`, unless `text` gives another.
-    """
+@pytest.fixture(scope="session")
+def lab(machines, parts, folder_of) -> Iterator[Lab]:
+    """A lab over the three nodes that tests share: they leave each role where its file says, or say so."""
     with labs(machines.address, parts, folder_of, write_file) as make:
-        yield make
-
-
-@pytest.fixture(scope="module")
-def lab(make_lab) -> Lab:
-    """The lab that a module's tests share: they leave each role where its file says, or say so."""
-    return make_lab("three")
+        yield make("three")

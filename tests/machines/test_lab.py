@@ -20,6 +20,8 @@ def nodes_of(lab):
 
 def test_each_actor_and_each_item_is_on_the_node_of_the_file(lab):
     """Roles, shards, stores and the engine are pinned where the file says, and so are their bytes."""
+    for role in ("coder", "artist"):
+        lab.unload(role)
     where = nodes_of(lab)
     assert (where["engine:small"], where["role:coder"], where["role:artist"]) == ("desk", "attic", "cellar")
     assert (where["shard:war"], where["shard:bread"]) == ("attic", "cellar")
@@ -31,6 +33,7 @@ def test_each_actor_and_each_item_is_on_the_node_of_the_file(lab):
 
 def test_a_role_away_from_its_engine_answers_through_it(lab):
     """An ask copies the adapter from its node to the engine of its base, and cites its shard."""
+    lab.unload("artist")
     answer = lab.ask("artist", "When does the baker knead?")
     assert answer.end.activation.source == "SSD"
     assert answer.citations[0].document == "bread.md"

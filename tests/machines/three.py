@@ -64,6 +64,8 @@ class Machines:
             num_cpus=2,
             object_store_memory=STORE_NBYTES,
             include_dashboard=False,
+            include_log_monitor=False,  # nobody reads here what is printed there
+            no_monitor=True,  # nor does anything here grow or shrink by itself
         )
 
     def kill_raylet(self, label: str) -> None:
