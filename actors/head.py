@@ -193,8 +193,7 @@ def _arguments(head: Head, node: str, store_nbytes: int, *, dashboard: bool) -> 
     return [
         "--head", "--block", f"--node-ip-address={host}", f"--port={port}",
         "--dashboard-host=127.0.0.1", "--dashboard-port=0", f"--include-dashboard={str(dashboard).lower()}",
-        "--no-monitor", "--include-log-monitor=false", f"--ray-client-server-port={free_port()}",
-        f"--dashboard-agent-listen-port={free_port()}",
+        f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
         f"--labels=tierce/node={node}", f"--object-store-memory={max(store_nbytes, MIN_STORE_NBYTES)}",
         f"--temp-dir={head.temp_dir}", "--disable-usage-stats",
     ]  # fmt: skip
