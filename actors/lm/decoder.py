@@ -178,7 +178,7 @@ class Decoder:
     @property
     def key(self) -> str:
         """What a proof of effect holds for: under the same key it need not be made again."""
-        arena = str(self._model.slots.arena.dtype).removeprefix("torch.")
+        arena = str(self._model.slots.dtype).removeprefix("torch.")
         dtype = str(self._model.dtype).removeprefix("torch.")
         kernels = ",".join(sorted(set(self._model.kernels.values())))
         return f"{FORMAT} {self.device.type} {dtype} {arena} {kernels} {self._shape.fingerprint}"
