@@ -62,6 +62,8 @@ class EngineSpec:
     deterministic: bool
     kernels: str = "auto"
     slot_dtype: str = "float32"
+    #: the folder in which the node keeps what engines measured; "" for none
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +150,7 @@ class Engine:
                     deterministic=spec.deterministic,
                     kernels=spec.kernels,
                     slot_dtype=spec.slot_dtype,
+                    kept=spec.kept,
                 )
             return self._decoder
 

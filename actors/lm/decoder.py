@@ -87,11 +87,12 @@ class Decoder:
         deterministic: bool = False,
         kernels: str = "auto",
         slot_dtype: str = "float32",
+        kept: str = "",
     ) -> Decoder:
         """Load the checkpoint in `path`, reserve slots and KV cache, start the decode thread. Takes seconds.
 
-        `device`, `dtype`, `kernels`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
-        flight, answers included. `threads` are torch's for one operation, in the whole process.
+        `device`, `dtype`, `kernels`, `kept`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests
+        in flight, answers included. `threads` are torch's for one operation, in the whole process.
         `deterministic`: the logits of a request do not depend, to the bit, on what else is in the batch.
         Raises UserError LM009, LM010 or LM011 for what cannot be served.
         """
@@ -107,6 +108,7 @@ class Decoder:
             deterministic=deterministic,
             kernels=kernels,
             slot_dtype=slot_dtype,
+            kept=kept,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)
@@ -246,6 +248,8 @@ class Decoder:
             slots=self._seats.slots,
             seats=self._seats.states(),
             kernels=dict(self._model.kernels),
+            row_kernels=dict(self._model.slots.chosen),
+            measured=self._model.measured,
         )
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:

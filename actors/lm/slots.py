@@ -18,13 +18,13 @@ from torch import nn
 from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
 from actors.lm.loader import PIECE_NBYTES
-from actors.lm.rowkernels import measure
+from actors.lm.rowkernels import COUNTS, measure
 from actors.lm.runs import Plan, Run, arrange
 from actors.lm.upload import Upload
 from placement.errors import WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -164,9 +164,11 @@ class Slots:
         dtype: torch.dtype = torch.float32,
         *,
         exact: bool = True,
+        known: Mapping[int, str] | None = None,
     ) -> Slots:
         """Reserve the arena, put a SlotLinear in place of every Linear of `model`, measure the row kernels.
 
+        What is `known` to be faster for every count of rows is not measured.
         `dtype` is that of the images: float32, or bfloat16, which on a GPU is half the room. With `exact`
         rows always get the bits that they get alone; without, a device may batch them where it rounds
         otherwise.
@@ -184,9 +186,11 @@ class Slots:
         arena = torch.empty((slots, width), dtype=held, device=device)
         installed = cls(arena, linears, running, dtype=dtype, max_rank=max_rank, exact=exact)
         bodies = sorted({linear.shape for linear in linears.values() if not linear.head})
-        installed.chosen = measure(
-            bodies[:: -(-len(bodies) // MEASURED) or 1], min(max_rank, 16), device, held
-        )
+        if known is not None and known.keys() == {*COUNTS}:
+            installed.chosen = dict(known)
+        else:
+            tried = bodies[:: -(-len(bodies) // MEASURED) or 1]
+            installed.chosen = measure(tried, min(max_rank, 16), device, held)
         batched = [count for count, name in installed.chosen.items() if name == "bmm" and count > 1]
         installed.batched_from = min(batched, default=NEVER)
         return installed

@@ -35,5 +35,9 @@ class Stats:
     slots: int
     #: state of each seat by item: filling, open or closed
     seats: Mapping[str, str]
-    #: the kernel that was chosen for each shape of Linear
+    #: the kernel that was chosen for each Linear of the base
     kernels: Mapping[str, str]
+    #: by rows of distinct slots, how they are multiplied: each alone (mm) or as a batch (bmm)
+    row_kernels: Mapping[int, str]
+    #: whether these choices were measured at this start or remembered from an earlier one
+    measured: str
