@@ -113,9 +113,8 @@ class Crew:
         """Return the node that a role, base or shard names, or the lab's first one."""
         node = name or self.first_node
         if node not in self.lab.nodes:
-            raise UnknownName(
-                "CFG030", f"no node {node!r} in this lab", f"nodes: {', '.join(self.lab.nodes)}"
-            )
+            names = ", ".join(self.lab.nodes)
+            raise UnknownName("CFG030", f"no node {node!r} in this lab", f"nodes: {names}")
         return node
 
     def check_seen(self, node: str) -> None:
@@ -165,7 +164,8 @@ class Crew:
 
     def hire_engine(self, name: str) -> None:
         base = self.lab.bases[name]
-        options = self.options(f"engine:{name}", self.node_of(base.node)) | self._gpu_options(base)
+        node = self.node_of(base.node)
+        options = self.options(f"engine:{name}", node) | self._gpu_options(base, node)
         spec = EngineSpec(
             base=name,
             model=self.path(base.model),
@@ -178,17 +178,17 @@ class Crew:
             deterministic=base.deterministic,
             kernels=base.kernels,
             slot_dtype=base.slot_dtype,
-            vram=self.lab.nodes[self.node_of(base.node)].vram,
+            vram=self.lab.nodes[node].vram,
+            kept=str(self.ssd(node) / "kernels"),
         )
         self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
 
-    def _gpu_options(self, base: Base) -> dict[str, Any]:
+    def _gpu_options(self, base: Base, node: str) -> dict[str, Any]:
         """Return what an engine on a GPU asks of Ray: a share of one, and to see them all.
 
         A share, because Ray would let a second engine on one device wait for ever; all, because `device:
         cuda:1` counts the GPUs of the machine, and Ray would show the engine one of its own choice.
         """
-        node = self.node_of(base.node)
         if base.device == "cpu" or (base.device == "auto" and not gpus(self.selectors[node])):
             return {}
 

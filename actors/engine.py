@@ -67,6 +67,8 @@ class EngineSpec:
     kernels: str = "auto"
     slot_dtype: str = "float32"
     vram: int | Mapping[str, int] | None = None
+    #: the folder in which the node keeps what engines measured; "" for none
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +328,7 @@ def _load(spec: EngineSpec) -> Decoder:
         deterministic=spec.deterministic,
         kernels=spec.kernels,
         slot_dtype=spec.slot_dtype,
+        kept=spec.kept,
     )
 
 

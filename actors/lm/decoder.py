@@ -88,11 +88,12 @@ class Decoder:
         deterministic: bool = False,
         kernels: str = "auto",
         slot_dtype: str = "float32",
+        kept: str = "",
     ) -> Decoder:
         """Load the checkpoint in `path`, reserve slots and KV cache, start the decode thread. Takes seconds.
 
-        `device`, `dtype`, `kernels`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests in
-        flight, answers included. `threads` are torch's for one operation, in the whole process.
+        `device`, `dtype`, `kernels`, `kept`: see `Model.load`. `kv_nbytes` bounds the tokens of all requests
+        in flight, answers included. `threads` are torch's for one operation, in the whole process.
         `deterministic`: the logits of a request do not depend, to the bit, on what else is in the batch.
         Raises UserError LM009, LM010 or LM011 for what cannot be served.
         """
@@ -108,6 +109,7 @@ class Decoder:
             deterministic=deterministic,
             kernels=kernels,
             slot_dtype=slot_dtype,
+            kept=kept,
         )
         tokenizer = load_tokenizer(path)
         decoder = cls(model, shape, tokenizer, eos_ids(path, tokenizer), threads)
@@ -188,7 +190,7 @@ class Decoder:
     @property
     def key(self) -> str:
         """What a proof of effect holds for: under the same key it need not be made again."""
-        arena = str(self._model.slots.arena.dtype).removeprefix("torch.")
+        arena = str(self._model.slots.dtype).removeprefix("torch.")
         dtype = str(self._model.dtype).removeprefix("torch.")
         kernels = ",".join(sorted(set(self._model.kernels.values())))
         return f"{FORMAT} {self.device.type} {dtype} {arena} {kernels} {self._shape.fingerprint}"
@@ -257,6 +259,8 @@ class Decoder:
             seats=self._seats.states(),
             shadow_nbytes=sum(use.nbytes for use in self._seats.uses().values()),
             kernels=dict(self._model.kernels),
+            row_kernels=dict(self._model.slots.chosen),
+            measured=self._model.measured,
         )
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:

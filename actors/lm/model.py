@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from actors.lm.experts import pad_experts
 from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
+from actors.lm.measured import Measured, conditions, recall, settle
 from actors.lm.rows import SCRATCH, Rows
 from actors.lm.slots import Chunk, Head, Slots
 from actors.lm.weights import find_device, read_base
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import Tensor
+
+    from actors.lm.measured import Times
 
 PROBE_TOKENS = 8
 #: How far logits of the same tokens, read at once or in pieces, may be apart, as a share of their spread.
@@ -58,7 +62,9 @@ class Model:
     grain: int = 1
     #: the kernel of each Linear, and what the candidates took by "out x in", name and rows
     kernels: dict[str, str] = field(default_factory=dict)
-    kernel_times_s: dict[str, dict[str, dict[int, float]]] = field(default_factory=dict)
+    kernel_times_s: Times = field(default_factory=dict)
+    #: whether that, and the ways of `slots`, were measured now or remembered; and what could not be kept
+    measured: str = "measured"
     deterministic: bool = False
 
     @classmethod
@@ -74,6 +80,7 @@ class Model:
         deterministic: bool = False,
         kernels: str = "auto",
         slot_dtype: str = "float32",
+        kept: str = "",
     ) -> Model:
         """Load the safetensors checkpoint in `path` and reserve slots and KV rows.
 
@@ -81,8 +88,9 @@ class Model:
         and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
         "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
         of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
-        PEFT's to the bit. What is measured holds for the threads that torch has now. `slot_dtype` is float32,
-        or bfloat16: half the room, adapters rounded.
+        PEFT's to the bit. What is measured holds for the threads that torch has now; it is kept in the folder
+        `kept`, if one is named, and the next start chooses the same. `slot_dtype` is that of images: float32,
+        or bfloat16, rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
         whole or needs what is not built, LM023 if `deterministic` cannot be kept here.
@@ -94,16 +102,23 @@ class Model:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
             if deterministic:
                 pad_experts(net)
-            fitted = fit(net, kind, auto=auto, deterministic=deterministic)
+            asked = {"kernels": kernels, "deterministic": deterministic, "max_rank": max_rank}
+            under = conditions(net, kind, where, slot_dtype=slot_dtype, **asked)
+            folder = Path(kept).expanduser() if kept else None
+            known = recall(folder, under)
+            fitted = fit(net, kind, auto=auto, deterministic=deterministic, known=known.times_s)
             nbytes = fitted.nbytes + sum(part.nbytes for part in {*net.parameters(), *net.buffers()})
             rows = Rows(survey(net, config), kv_nbytes, kind, where)
             exact = deterministic or where.type == "cpu"
-            arena = Slots.install(net, slots, max_rank, where, getattr(torch, slot_dtype), exact=exact)
+            arena = Slots.install(
+                net, slots, max_rank, where, getattr(torch, slot_dtype), exact=exact, known=known.ways
+            )
         except RuntimeError as error:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
         model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
         model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
+        model.measured = settle(folder, under, known, Measured(fitted.times_s, arena.chosen))
         model.deterministic = deterministic
         model._check()
         return model

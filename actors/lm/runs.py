@@ -59,7 +59,7 @@ class Run:
             self._arena.as_strided((count, *shape), (*strides, shape[1], 1), begin + offset)
             for offset, shape in shapes.items()
         )
-        wide = self.layout.dtype == "float32"
+        wide = self._arena.dtype == torch.float32
         if wide:
             a, b = a.mT, b.mT
         g = self._vector(patch) if patch.dora else None
@@ -75,7 +75,7 @@ class Run:
     def _vector(self, patch: Patch) -> Tensor:  # [n, 1, out], fp32 in every slot
         floats = self._arena.view(torch.float32)
         width, out = floats.shape[1], patch.out_features
-        begin = (self.first - 1) * width + patch.g_offset * patch.itemsize // 4
+        begin = (self.first - 1) * width + patch.g_offset * self._arena.itemsize // 4
         return floats.as_strided((len(self.scales), 1, out), (self.step * width, out, 1), begin)
 
 

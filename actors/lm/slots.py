@@ -1,4 +1,8 @@
-"""Adapters in slots: one arena row each, and Linears that add a slot's LoRA to that slot's tokens only."""
+"""Adapters in slots: one arena row each, and Linears that add a slot's LoRA to that slot's tokens only.
+
+On a CPU the arena is fp32 whatever the images are: bf16 is widened, which is exact, when a slot is filled,
+and not again for each token. On a GPU it has the dtype of the images.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +18,13 @@ from torch import nn
 from actors.lm.base import is_head, slot_nbytes
 from actors.lm.header import AdapterError
 from actors.lm.loader import PIECE_NBYTES
-from actors.lm.rowkernels import measure
+from actors.lm.rowkernels import COUNTS, measure
 from actors.lm.runs import Plan, Run, arrange
 from actors.lm.upload import Upload
 from placement.errors import WorldError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -30,6 +34,8 @@ MEASURED = 3
 KEPT_RUNS = 256
 KEPT_PLANS = 128
 NEVER = 1 << 30
+#: Elements that are widened at a time: with what comes of them they stay in the cache.
+WIDENED = PIECE_NBYTES // 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +124,18 @@ class Slots:
     """
 
     def __init__(
-        self, arena: Tensor, linears: dict[str, SlotLinear], running: Running, *, max_rank: int, exact: bool
+        self,
+        arena: Tensor,
+        linears: dict[str, SlotLinear],
+        running: Running,
+        *,
+        dtype: torch.dtype,
+        max_rank: int,
+        exact: bool,
     ) -> None:
         self.arena = arena
+        #: that of the images
+        self.dtype = dtype
         self.linears = linears
         self.max_rank = max_rank
         self.nbytes = arena.shape[1] * arena.itemsize
@@ -149,11 +164,14 @@ class Slots:
         dtype: torch.dtype = torch.float32,
         *,
         exact: bool = True,
+        known: Mapping[int, str] | None = None,
     ) -> Slots:
         """Reserve the arena, put a SlotLinear in place of every Linear of `model`, measure the row kernels.
 
-        Slots are float32, or bfloat16 at half the room. With `exact` rows always get the bits that they get
-        alone; without, a device may batch them where it rounds otherwise.
+        What is `known` to be faster for every count of rows is not measured.
+        `dtype` is that of the images: float32, or bfloat16, which on a GPU is half the room. With `exact`
+        rows always get the bits that they get alone; without, a device may batch them where it rounds
+        otherwise.
         """
         running = Running()
         found = dict(_linears(model))
@@ -164,12 +182,15 @@ class Slots:
             setattr(model.get_submodule(parent), child, linears[name])
         turned = {name: linear.shape[::-1] for name, linear in linears.items()}
         width = slot_nbytes(turned, max_rank, dtype.itemsize) // dtype.itemsize
-        arena = torch.empty((slots, width), dtype=dtype, device=device)
-        installed = cls(arena, linears, running, max_rank=max_rank, exact=exact)
+        held = torch.float32 if device.type == "cpu" else dtype
+        arena = torch.empty((slots, width), dtype=held, device=device)
+        installed = cls(arena, linears, running, dtype=dtype, max_rank=max_rank, exact=exact)
         bodies = sorted({linear.shape for linear in linears.values() if not linear.head})
-        installed.chosen = measure(
-            bodies[:: -(-len(bodies) // MEASURED) or 1], min(max_rank, 16), device, dtype
-        )
+        if known is not None and known.keys() == {*COUNTS}:
+            installed.chosen = dict(known)
+        else:
+            tried = bodies[:: -(-len(bodies) // MEASURED) or 1]
+            installed.chosen = measure(tried, min(max_rank, 16), device, held)
         batched = [count for count, name in installed.chosen.items() if name == "bmm" and count > 1]
         installed.batched_from = min(batched, default=NEVER)
         return installed
@@ -210,8 +231,8 @@ class Slots:
         layout = image.layout
         if layout in self._fitting:
             return
-        if f"torch.{layout.dtype}" != str(self.arena.dtype):
-            told = f"an image of {layout.dtype} for slots of {str(self.arena.dtype).removeprefix('torch.')}"
+        if f"torch.{layout.dtype}" != str(self.dtype):
+            told = f"an image of {layout.dtype} for slots of {str(self.dtype).removeprefix('torch.')}"
             raise WorldError("LM004", told, "the adapter must be prepared again")
         for patch in layout:
             linear = self.linears.get(patch.module)
@@ -227,8 +248,9 @@ class Slots:
                 raise AdapterError(
                     "ADP017", f"{patch.module}: rank {patch.rank} is over max_rank {self.max_rank}"
                 )
-        if layout.nbytes > self.nbytes:
-            raise AdapterError("ADP032", f"the adapter takes {layout.nbytes} bytes, a slot has {self.nbytes}")
+        if layout.size > self.arena.shape[1]:
+            told = f"{layout.nbytes} bytes, a slot has room for {self.arena.shape[1] * self.dtype.itemsize}"
+            raise AdapterError("ADP032", f"the adapter takes {told}")
         self._fitting.add(layout)
 
     def fill(self, slot: int, image: Image, pace: Callable[[int], None] | None = None) -> None:
@@ -238,6 +260,13 @@ class Slots:
         slot empty. One thread at a time, any thread: no forward reads a slot that no request names.
         """
         self.empty(slot)
+        if self.arena.dtype == self.dtype:
+            self._copy(slot, image, pace)
+        else:
+            self._widen(slot, image, pace)
+        self._lone[slot] = self._run(image.layout, slot, 0, (image.scales,))
+
+    def _copy(self, slot: int, image: Image, pace: Callable[[int], None] | None) -> None:
         source = image.slot.view(np.uint8)
         target = self.arena[slot - 1].view(torch.uint8)[: source.size]
         for start in range(0, source.size, PIECE_NBYTES):
@@ -250,7 +279,23 @@ class Slots:
                 pace(piece.size)
         if self._upload is not None:
             self._upload.wait()
-        self._lone[slot] = self._run(image.layout, slot, 0, (image.scales,))
+
+    def _widen(self, slot: int, image: Image, pace: Callable[[int], None] | None) -> None:
+        """Copy an image of bf16 into a slot of fp32: each value exactly, at the same place in elements."""
+        target = self.arena[slot - 1].numpy()
+        bits = target.view(np.uint32)
+        for start in range(0, image.slot.size, WIDENED):
+            piece = image.slot[start : start + WIDENED]
+            into = bits[start : start + piece.size]
+            np.copyto(into, piece)
+            np.left_shift(into, 16, out=into)
+            if pace is not None:
+                pace(piece.nbytes)
+        for patch in image.layout:
+            if patch.dora:
+                start, nbytes = patch.g_offset, 4 * patch.out_features
+                vector = image.slot[start : start + nbytes // patch.itemsize].view(np.float32)
+                target[start : start + vector.size] = vector
 
     def empty(self, slot: int) -> None:
         """Forget what is in `slot`; the bytes stay until the next fill."""

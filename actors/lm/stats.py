@@ -43,8 +43,12 @@ class Stats:
     seats: Mapping[str, str]
     #: what the shadows among them take beside their slots
     shadow_nbytes: int
-    #: the kernel that was chosen for each shape of Linear
+    #: the kernel that was chosen for each Linear of the base
     kernels: Mapping[str, str]
+    #: by rows of distinct slots, how they are multiplied: each alone (mm) or as a batch (bmm)
+    row_kernels: Mapping[int, str]
+    #: whether these choices were measured at this start or remembered from an earlier one
+    measured: str
 
     @property
     def stalled(self) -> bool:

@@ -86,7 +86,7 @@ class Base(Entry):
         description="auto: on a CPU the fastest library kernels; torch: logits equal PEFT's to the bit.",
     )
     slot_dtype: SlotDtype = Field(
-        "float32", description="float32, or bfloat16: adapters take half the memory and are rounded."
+        "float32", description="float32, or bfloat16: rounded, half the bytes but in the VRAM of a CPU."
     )
     threads: Whole = Field(1, gt=0, le=1024, description="Threads that a CPU engine computes with.")
     replicas: Replicas = Field(Replicas(), description="How many engines of this base may run.")

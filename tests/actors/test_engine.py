@@ -27,6 +27,29 @@ async def engine(parts):
     await engine.close()
 
 
+async def test_an_engine_keeps_what_it_measured_where_its_node_says(parts, tmp_path):
+    """Another engine of the base remembers it, and both tell how rows of slots are multiplied."""
+    spec = EngineSpec(
+        "base",
+        str(parts / "base"),
+        "cpu",
+        "float32",
+        2,
+        8,
+        8 << 20,
+        1,
+        deterministic=False,
+        kept=str(tmp_path),
+    )
+    told = []
+    for engine in (Engine(spec), Engine(spec)):
+        told.append((await engine.decoder()).stats())
+        await engine.close()
+    assert [stats.measured for stats in told] == ["measured", "remembered"]
+    assert told[0].row_kernels == told[1].row_kernels
+    assert set(told[0].row_kernels.values()) <= {"mm", "bmm"}
+
+
 async def offer(parts):
     """An image as a Store offers it."""
     prepared = prepare(str(parts / "coder"), str(parts / "base"), 8)

@@ -128,6 +128,28 @@ def test_a_bfloat16_slot_gives_the_bits_of_its_rounded_values_in_float32():
     assert torch.equal(run(net, slots, [1], x), run(wide, fp32, [1], x))
 
 
+def test_dora_in_bfloat16_gives_the_bits_of_its_rounded_matrices_and_its_whole_vector():
+    """The vector stays fp32 in a bf16 image, and whatever the slot held before is gone."""
+    a, b = dice(3)
+    g = np.random.default_rng(4).normal(1, 0.3, 160).astype(np.float32)
+    net, slots = toy(1, slot_dtype=torch.bfloat16)
+    slots.fill(1, read_image(image_of(*dice(9, rank=16), 0.4, dtype="bfloat16")))
+    slots.fill(1, read_image(image_of(a, b, 1.7, g, dtype="bfloat16")))
+    wide, fp32 = toy(1)
+    a, b = (torch.from_numpy(matrix).bfloat16().float().numpy() for matrix in (a, b))
+    fp32.fill(1, read_image(image_of(a, b, 1.7, g)))
+    x = torch.randn(1, 96)
+    assert torch.equal(run(net, slots, [1], x), run(wide, fp32, [1], x))
+
+
+@pytest.mark.parametrize("slot_dtype", [torch.float32, torch.bfloat16])
+def test_a_slot_tells_the_bytes_that_it_takes_of_the_device(slot_dtype):
+    """On a CPU as many for bf16 images, which are widened: the budget counts what is there."""
+    _, slots = toy(3, slot_dtype=slot_dtype)
+    assert 3 * slots.nbytes == slots.arena.nbytes == slots.arena.untyped_storage().nbytes()
+    assert slots.arena.dtype == torch.float32
+
+
 def test_an_image_of_another_dtype_must_be_prepared_again():
     """fp32 bits in a bf16 slot would be nonsense: LM004."""
     _, slots = toy(1, slot_dtype=torch.bfloat16)
