@@ -14,6 +14,7 @@ from placement.change import (
     without,
 )
 from placement.errors import UserError
+from placement.heat import asked
 from placement.messages import (
     Answer,
     Beat,
@@ -43,6 +44,7 @@ from placement.orders import arrive, is_done, obey, roll_back
 from placement.pressure import is_overfull, press
 from placement.roster import register, remains, retire
 from placement.routes import setback
+from placement.speed import learned
 from placement.state import NETWORK, Item, Limits, Node, Op, Replica, State, Want
 from placement.units import format_seconds
 from placement.warmth import expire, follow, settle
@@ -101,6 +103,7 @@ def begin(state: State, command: Command, now_s: float, limits: Limits) -> State
                 wants=without(state.wants, want),
                 uses={**state.uses, item: now_s},
                 holds={**state.holds, item: now_s + limits.hold_s},
+                expected=without(state.expected, item),
             )
             state = put(state, {(item, place): replace(state.replicas[item, place], used_s=now_s)})
             return follow(state, [item], now_s, limits)
@@ -160,6 +163,7 @@ def _want(state: State, event: Wanted, now_s: float) -> State:
         return state
     want = Want(event.want, item, event.deadline_s, now_s)
     stays = state.leaves.get(item, frozenset()) - {state.goal(item)}
+    state = asked(state, item, owed=1)
     return replace(
         state,
         wants={**state.wants, want.want: want},
@@ -175,7 +179,8 @@ def _answered(state: State, answer: Answer, now_s: float, limits: Limits) -> Sta
         return state
     state = end_ops(state, [answer.op])
     match running.command, answer:
-        case Copy(_, item, _, place), Copied():
+        case Copy(_, item, source, place), Copied(_, nbytes, took_s):
+            state = replace(state, speeds=learned(state.speeds, source, place, nbytes, took_s))
             ready = replace(state.replicas[item, place], phase="ready", since_s=now_s, op="")
             state = put(state, {(item, place): ready})
             return replace(state, backoff=without(state.backoff, (item, place)))
@@ -223,6 +228,7 @@ def _tick(state: State, now_s: float, limits: Limits) -> State:
     return replace(
         state,
         holds={item: until_s for item, until_s in state.holds.items() if now_s < until_s},
+        expected={item: until_s for item, until_s in state.expected.items() if now_s < until_s},
         backoff={key: setback for key, setback in state.backoff.items() if setback.until_s > stale_s},
     )
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from placement.change import end_ops, put, without
 from placement.errors import UserError
+from placement.heat import noticed
 from placement.messages import Beat, Seen
 from placement.pressure import press
 from placement.state import Gauge, Item, Limits, Node, Place, Replica, State
@@ -107,6 +108,7 @@ def _present(old: Replica, seen: Seen, asked_s: float, *, serves: bool) -> Repli
 def _take_in(state: State, changes: Changes, now_s: float, limits: Limits) -> State:
     """Return the state with the changes of a beat, and what follows: uses, missing files, ops that ended."""
     used: list[Item] = []
+    told: list[tuple[float, Item, int]] = []
     uses, gone, settled = dict(state.uses), dict(state.gone), dict(state.settled)
     ended: list[str] = []
     arrived: list[tuple[Item, Place]] = []
@@ -124,10 +126,16 @@ def _take_in(state: State, changes: Changes, now_s: float, limits: Limits) -> St
         # Arriving somewhere is no use: only a lease or a hit keeps an item from going idle.
         if state.serves(item, place) and (new.leases or new.hits > (old.hits if old else 0)):
             uses[item] = max(uses[item], new.used_s)
+            told.append((new.used_s, item, new.hits))
             if old is not None and (new.hits > old.hits or not old.leases):
                 used.append(item)
     backoff = without(state.backoff, *arrived) if arrived else state.backoff
     again = [item for item in used if item in state.unloads and state.unloads[item].done]
     unloads = without(state.unloads, *again) if again else state.unloads
-    state = replace(state, uses=uses, gone=gone, settled=settled, backoff=backoff, unloads=unloads)
+    expected = without(state.expected, *used) if used else state.expected
+    state = replace(
+        state, uses=uses, gone=gone, settled=settled, backoff=backoff, unloads=unloads, expected=expected
+    )
+    for _, item, hits in sorted(told):
+        state = noticed(state, item, hits)
     return follow(put(end_ops(state, ended), changes), used, now_s, limits)

@@ -119,6 +119,8 @@ def forget(state: State, item: Item) -> State:
         unloads=without(state.unloads, item),
         uses=without(state.uses, item),
         holds=without(state.holds, item),
+        expected=without(state.expected, item),
+        heat=without(state.heat, item),
         ops=without(state.ops, *ops),
         backoff={key: setback for key, setback in state.backoff.items() if key[0] != item},
     )

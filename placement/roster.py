@@ -46,7 +46,7 @@ def register(state: State, event: Registered, now_s: float, limits: Limits) -> S
     state = put(replace(state, over=state.over | set(state.spots.get(item, ())) | set(event.at)), held)
     if old is not None or not spec.at_start:
         return state
-    return warm(state, item, Warm("at start", now_s, now_s + limits.move_s))
+    return warm(state, item, Warm("at start", now_s, now_s + limits.move_s), foretold=False)
 
 
 def _check_spec(event: Registered) -> None:

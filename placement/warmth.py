@@ -32,8 +32,11 @@ class Unload:
     done: bool = False
 
 
-def warm(state: State, item: Item, order: Warm) -> State:
-    """Return the state in which an item is to be warm: it counts as used, and nothing sends it away."""
+def warm(state: State, item: Item, order: Warm, *, foretold: bool = True) -> State:
+    """Return the state in which an item is to be warm: it counts as used, and nothing sends it away.
+
+    If it was `foretold` that it will be asked for, it is worth its seat until then, or until the deadline.
+    """
     now_s, goal = order.since_s, state.goal(item)
     if item in state.leaves:
         state = replace(state, leaves={**state.leaves, item: state.leaves[item] - {goal}})
@@ -44,6 +47,7 @@ def warm(state: State, item: Item, order: Warm) -> State:
         warms={**state.warms, item: order},
         unloads=without(state.unloads, item),
         uses={**state.uses, item: now_s},
+        expected={**state.expected, item: order.deadline_s} if foretold else state.expected,
     )
 
 
@@ -71,6 +75,7 @@ def _never_used(state: State, item: Item) -> bool:
 
 def unload(state: State, item: Item, order: Unload) -> State:
     """Return the state in which an item is treated as idle until its next use."""
+    state = replace(state, expected=without(state.expected, item))
     return replace(state, warms=without(state.warms, item), unloads={**state.unloads, item: order})
 
 

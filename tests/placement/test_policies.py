@@ -146,7 +146,7 @@ def test_two_waiting_wants_get_a_victim_each_in_one_pass():
 
 def test_several_small_items_make_room_for_a_large_one():
     """Bytes count as well as seats; a victim of another base frees bytes."""
-    small, big = role("small", nbytes=30 * MIB), role("big", base="big", nbytes=90 * MIB)
+    small, big = role("small", nbytes=30 * MIB), role("big", base="big", nbytes=95 * MIB)
     lab = in_vram(A, small)
     lab.register(big)
     assert moves(lab.want(big)) == [(A.item, VRAM), (small.item, VRAM)]
@@ -447,7 +447,7 @@ def test_an_overfull_place_gives_up_surplus_without_waiting():
 @pytest.mark.parametrize("why", ["wanted", "pinned", "moved"])
 def test_room_that_is_being_made_for_somebody_is_not_taken_by_homecomers(why):
     """While the second victim is leaving, an item that lives there and would fit already has to wait."""
-    small, big = role("small", nbytes=30 * MIB), role("big", base="big", nbytes=90 * MIB)
+    small, big = role("small", nbytes=30 * MIB), role("big", base="big", nbytes=95 * MIB)
     lab = in_vram(A, small)
     lab.register(role("lives", home=VRAM), replace(big, home=VRAM) if why == "pinned" else big)
     match why:

@@ -1,0 +1,82 @@
+"""Who speaks after whom: a table of transitions between roles, learned from the order of their uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+#: whoever is used within so many uses of others is taken to follow
+WINDOW = 6
+#: each use of a role makes what followed on its earlier ones count this much
+FADES = 0.9
+#: at most so many roles have a row, and so many followers each
+ROWS, FOLLOWERS = 512, 12
+#: a row says nothing before its role was used so often
+ENOUGH = 2.5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Uses of a role, older ones counted less, and after how many of them each follower came."""
+
+    uses: float = 0.0
+    followers: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """Rows by role, the one used last at the end, and the roles used of late, the latest first."""
+
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    recent: tuple[str, ...] = ()
+
+
+def followed(habits: Habits, name: str) -> Habits:
+    """Return the habits after a use of `name`: it followed on all who were used since its last use."""
+    if habits.recent[:1] == (name,):
+        return habits
+    rows = dict(habits.rows)
+    for before in _open(habits.recent, name):
+        row = rows.get(before)
+        if row is not None:
+            followers = {**row.followers, name: row.followers.get(name, 0.0) + 1}
+            if len(followers) > FOLLOWERS:
+                del followers[min(followers, key=lambda each: (each == name, followers[each]))]
+            rows[before] = replace(row, followers=followers)
+    row = rows.pop(name, Row())
+    faded = {each: weight * FADES for each, weight in row.followers.items()}
+    rows[name] = Row(row.uses * FADES + 1, faded)
+    while len(rows) > ROWS:
+        del rows[next(iter(rows))]
+    return Habits(rows, (name, *habits.recent)[:WINDOW])
+
+
+def chances(habits: Habits) -> dict[str, float]:
+    """Return who is likely to be used within `WINDOW` uses, and how likely: 0 to 1, by who was used of late."""
+    told: dict[str, float] = {}
+    for place, before in enumerate(habits.recent):
+        row = habits.rows.get(before)
+        if row is None or row.uses < ENOUGH:
+            continue
+        came = habits.recent[:place]
+        # the use that is going on counts among the row's uses, and has had no time to be followed
+        past = row.uses - 1 + place / WINDOW
+        for name, weight in row.followers.items():
+            if name not in came:
+                told[name] = max(told.get(name, 0.0), min(weight / past, 1.0))
+    return told
+
+
+def leader(habits: Habits, name: str) -> str:
+    """Return after whom `name` is likely now, "" if it is after nobody."""
+    best, told = "", 0.0
+    for before in habits.recent:
+        row = habits.rows.get(before)
+        if row is not None and row.followers.get(name, 0.0) > told:
+            best, told = before, row.followers[name]
+    return best
+
+
+def _open(recent: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Return those used since the last use of `name`: it has followed on the ones before already."""
+    return recent[: recent.index(name)] if name in recent else recent
