@@ -11,28 +11,33 @@ WINDOW = 6
 FADES = 0.9
 #: at most so many roles have a row, and so many followers each
 ROWS, FOLLOWERS = 512, 12
-#: a row says nothing before its role was used so often
-ENOUGH = 2.5
+#: a row counts as if its role had been used so often more, with nobody following: few uses prove little
+DOUBT = 6.0
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Uses of a role, older ones counted less, and after how many of them each follower came."""
+    """Uses of a role, older ones counted less, after how many of them each follower came, and its last item."""
 
+    item: str = ""
     uses: float = 0.0
     followers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """Rows by role, the one used last at the end, and the roles used of late, the latest first."""
+    """Rows by role, the one used last at the end, and the roles used of late, the latest first.
+
+    `likely` follows from both: who is likely to be used within `WINDOW` uses, and how likely, 0 to 1.
+    """
 
     rows: Mapping[str, Row] = field(default_factory=dict)
     recent: tuple[str, ...] = ()
+    likely: Mapping[str, float] = field(default_factory=dict)
 
 
-def followed(habits: Habits, name: str) -> Habits:
-    """Return the habits after a use of `name`: it followed on all who were used since its last use."""
+def followed(habits: Habits, name: str, item: str) -> Habits:
+    """Return the habits after a use of `name` by its `item`: it followed on all used since its last use."""
     if habits.recent[:1] == (name,):
         return habits
     rows = dict(habits.rows)
@@ -45,22 +50,23 @@ def followed(habits: Habits, name: str) -> Habits:
             rows[before] = replace(row, followers=followers)
     row = rows.pop(name, Row())
     faded = {each: weight * FADES for each, weight in row.followers.items()}
-    rows[name] = Row(row.uses * FADES + 1, faded)
+    rows[name] = Row(item, row.uses * FADES + 1, faded)
     while len(rows) > ROWS:
         del rows[next(iter(rows))]
-    return Habits(rows, (name, *habits.recent)[:WINDOW])
+    recent = (name, *habits.recent)[:WINDOW]
+    return Habits(rows, recent, chances(rows, recent))
 
 
-def chances(habits: Habits) -> dict[str, float]:
-    """Return who is likely to be used within `WINDOW` uses, and how likely: 0 to 1, by who was used of late."""
+def chances(rows: Mapping[str, Row], recent: tuple[str, ...]) -> dict[str, float]:
+    """Return who is likely to follow on those used of late, the latest first, and how likely."""
     told: dict[str, float] = {}
-    for place, before in enumerate(habits.recent):
-        row = habits.rows.get(before)
-        if row is None or row.uses < ENOUGH:
+    for place, before in enumerate(recent):
+        row = rows.get(before)
+        if row is None:
             continue
-        came = habits.recent[:place]
+        came = recent[:place]
         # the use that is going on counts among the row's uses, and has had no time to be followed
-        past = row.uses - 1 + place / WINDOW
+        past = row.uses - 1 + place / WINDOW + DOUBT
         for name, weight in row.followers.items():
             if name not in came:
                 told[name] = max(told.get(name, 0.0), min(weight / past, 1.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from placement.habits import chances, followed
+from placement.habits import followed
 
 if TYPE_CHECKING:
     from placement.state import Item, State
@@ -40,16 +40,15 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Asks:
-    """Asks of all items: how many there were, by each memory, and how far each memory is trusted."""
+    """Asks of all items: how many there were, by each memory, and how far each memory is trusted.
+
+    `best` is which of MEMORIES lately foretold best who is asked.
+    """
 
     number: int = 0
+    best: int = len(MEMORIES) - 1
     totals: tuple[float, ...] = (0.0,) * len(MEMORIES)
     trust: tuple[float, ...] = (1 / len(MEMORIES),) * len(MEMORIES)
-
-    @property
-    def best(self) -> int:
-        """Return which of MEMORIES lately foretold best who is asked."""
-        return max(range(len(MEMORIES)), key=self.trust.__getitem__)
 
 
 def count(state: State, item: Item, memory: int) -> float:
@@ -76,7 +75,7 @@ def soon(state: State, item: Item) -> float:
     if item not in state.heat:
         return 0.0
     by_share = 1 - (1 - share(state, item, state.asks.best)) ** SOON
-    return max(by_share, chances(state.habits).get(state.items[item].name, 0.0))
+    return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
 
 
 def asked(state: State, item: Item, times: int = 1, *, owed: int = 0) -> State:
@@ -94,9 +93,9 @@ def asked(state: State, item: Item, times: int = 1, *, owed: int = 0) -> State:
     )
     return replace(
         state,
-        asks=Asks(number, totals, trust),
+        asks=Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust),
         heat={**state.heat, item: replace(heat, counts=counts, at=number, owed=heat.owed + owed)},
-        habits=followed(state.habits, state.items[item].name),
+        habits=followed(state.habits, state.items[item].name, item),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
+from placement.foresight import foresee, keep_near
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.plan import objections
 from placement.pressure import crowded
@@ -120,7 +121,8 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
     """Drop replicas that were idle for `idle_s` where the item does not rest, once it is ready where it does.
 
     A shard has one serving index, and a place that is overfull cannot wait: there, nothing has to be idle
-    first; nor has what a person unloads. What came from an address is idle when its last use was long ago.
+    first; nor has what a person unloads. What was brought up, or came from an address, is idle when its last
+    use was long ago.
     """
     for item in items:
         spec, places = state.items[item], state.spots.get(item, ())
@@ -133,7 +135,8 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
         ordered = state.unloads.get(item)
         for place in places:
             used_s = state.replicas[item, place].used_s
-            idle_s = now_s - (max(used_s, state.uses[item]) if spec.durable == NETWORK else used_s)
+            brought = spec.durable == NETWORK or place.tier.height > rest.tier.height
+            idle_s = now_s - (max(used_s, state.uses[item]) if brought else used_s)
             due = idle_s >= spec.idle_s or spec.kind == "shard" or place in state.over
             if (due or ordered is not None) and place not in stays:
                 why = f"unloaded by {ordered.cause}" if ordered else f"idle for {idle_s:.0f} s"
@@ -160,6 +163,8 @@ DEFAULT: tuple[Policy, ...] = (
     relieve,
     keep_home,
     warm_ahead,
+    foresee,
+    keep_near,
     evict_idle,
     clear_removed,
 )

@@ -63,6 +63,9 @@ class Bookings:
         self._now_s = now_s
         self._limits = limits
         self._free: dict[Place, Free] = {}
+        self._ranks: dict[tuple[Place, bool], list[tuple[bool, float, float, Item]]] = {}
+        #: nobody goes who is worth so much or more
+        self.bar = math.inf
         #: places where somebody waits for promised room
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
@@ -138,22 +141,32 @@ class Bookings:
         ]
         return min(keyed)[1] if keyed else None
 
-    def _candidates(self, place: Place, before_s: float, *, by_bytes: bool) -> list[Item]:
-        """Return who may be dropped there: surplus first, then who lives there; least worth first.
+    def _candidates(self, place: Place, before_s: float, *, by_bytes: bool) -> Iterator[Item]:
+        """Yield who may be dropped there: surplus first, then who lives there; least worth first.
 
         Where bytes are short and no seats, that is least worth for its bytes.
         """
         state, now_s, limits = self._state, self._now_s, self._limits
-        value = density if by_bytes else _total
-        keyed = []
-        for item in state.shelves.get(place, {}):
-            at_home = state.rest(item, now_s) == place
-            used_s = state.replicas[item, place].used_s
+        for at_home, valued, used_s, item in self._ranked(place, by_bytes=by_bytes):
             if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
-            if is_safe(state, Drop("", item, place, ""), now_s, limits):
-                keyed.append((at_home, value(state, item, place, now_s, limits), used_s, item))
-        return [item for *_, item in sorted(keyed)]
+            if valued < self.bar and is_safe(state, Drop("", item, place, ""), now_s, limits):
+                yield item
+
+    def _ranked(self, place: Place, *, by_bytes: bool) -> list[tuple[bool, float, float, Item]]:
+        """Return who is at a place, as (rests there, worth, last use, item) and in this order; made once."""
+        if (place, by_bytes) not in self._ranks:
+            state, now_s, value = self._state, self._now_s, density if by_bytes else _total
+            self._ranks[place, by_bytes] = sorted(
+                (
+                    state.rest(item, now_s) == place,
+                    value(state, item, place, now_s, self._limits),
+                    state.replicas[item, place].used_s,
+                    item,
+                )
+                for item in state.shelves.get(place, {})
+            )
+        return self._ranks[place, by_bytes]
 
 
 def _total(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:
