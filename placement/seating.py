@@ -134,7 +134,7 @@ class Bookings:
         ]
         return min(keyed)[1] if keyed else None
 
-    def _candidates(self, place: Place, before_s: float) -> list[Item]:
+    def _candidates(self, place: Place, before_s: float) -> Iterator[Item]:
         """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
         state = self._state
         keyed = []
@@ -143,9 +143,10 @@ class Bookings:
             used_s = state.replicas[item, place].used_s
             if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
+            keyed.append((at_home, used_s, item))
+        for _, _, item in sorted(keyed):
             if is_safe(state, Drop("", item, place, ""), self._now_s, self._limits):
-                keyed.append((at_home, used_s, item))
-        return [item for _, _, item in sorted(keyed)]
+                yield item
 
 
 def bring(
