@@ -78,10 +78,10 @@ def soon(state: State, item: Item) -> float:
     return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
 
 
-def asked(state: State, item: Item, times: int = 1, *, owed: int = 0) -> State:
-    """Return the state after `times` asks of an item, which its engine's count will show `owed` times."""
-    asks, heat = state.asks, state.heat.get(item, Heat())
-    told = [share(state, item, memory) * trust for memory, trust in enumerate(asks.trust)]
+def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
+    """Count `times` asks of an item, which its engine's count will show `owed` times."""
+    asks, heat = draft.asks, draft.heat.get(item, Heat())
+    told = [share(draft, item, memory) * trust for memory, trust in enumerate(asks.trust)]
     total = sum(told)
     trust = tuple((1 - FORGIVES) * part / total + FORGIVES / len(MEMORIES) for part in told)
     number = asks.number + times
@@ -91,21 +91,19 @@ def asked(state: State, item: Item, times: int = 1, *, owed: int = 0) -> State:
     totals = tuple(
         before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True)
     )
-    return replace(
-        state,
-        asks=Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust),
-        heat={**state.heat, item: replace(heat, counts=counts, at=number, owed=heat.owed + owed)},
-        habits=followed(state.habits, state.items[item].name, item),
-    )
+    draft.asks = Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust)
+    draft.own("heat")[item] = replace(heat, counts=counts, at=number, owed=heat.owed + owed)
+    draft.habits = followed(draft.habits, draft.items[item].name, item)
 
 
-def noticed(state: State, item: Item, told: int) -> State:
-    """Return the state after a beat in which the engine's own count of an item's asks stands at `told`.
+def noticed(draft: State, item: Item, told: int) -> None:
+    """Count what a beat showed: the engine's own count of an item's asks stands at `told`.
 
     A count that fell began anew with its engine.
     """
-    heat = state.heat.get(item, Heat())
+    heat = draft.heat.get(item, Heat())
     fresh = told - heat.told if told >= heat.told else told
     paid = min(fresh, heat.owed)
-    state = replace(state, heat={**state.heat, item: replace(heat, told=told, owed=heat.owed - paid)})
-    return asked(state, item, fresh - paid) if fresh > paid else state
+    draft.own("heat")[item] = replace(heat, told=told, owed=heat.owed - paid)
+    if fresh > paid:
+        asked(draft, item, fresh - paid)

@@ -19,6 +19,8 @@ class Limits:
     #: a node without a beat for this long is lost
     beat_timeout_s: float = 10.0
     #: a granted item is not evicted before this, so that its caller gets there
+    grace_s: float = 0.5
+    #: a seat in use is not drained before its item has served so long
     hold_s: float = 2.0
     #: a want that waited this long, while all who have seats are in use, has one of them drained
     drain_after_s: float = 0.5

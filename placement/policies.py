@@ -1,5 +1,6 @@
 """What ought to be done: each policy looks at a state and suggests; `placement.plan` admits."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 from placement.foresight import foresee, keep_near
@@ -14,7 +15,7 @@ from placement.state import NETWORK, Item, Limits, Place, State, Want
 from placement.units import format_seconds
 from placement.warmth import failed_for_good
 
-#: `items` are those that the event touched, and all on a Tick; what they miss waits for the next Tick
+#: `items` are those that the event touched, on a Tick those that are due: what they miss waits for a Tick
 Policy = Callable[[State, Iterable[Item], float, Limits], Iterator[Command]]
 
 
@@ -28,11 +29,8 @@ def serve_wants(
 
     Who waits longest comes first. A want that finds all seats in use for `drain_after_s` has one drained.
     """
-    asked: dict[Item, list[Want]] = {}
-    for want in state.wants.values():
-        asked.setdefault(want.item, []).append(want)
     bookings = Bookings(state, now_s, limits)
-    for item, wants in asked.items():
+    for item, wants in state.queue.items():
         served = state.served_at(item)
         if served is not None:
             yield from (Grant(want.want, item, served) for want in wants)
@@ -57,7 +55,8 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
     waits for room is left to them, and so is one whose memory would be filled beyond its mark.
     """
     missing: dict[Item, Place] = {}
-    for item in dict.fromkeys((*state.moves, *sorted(state.pins), *items)):
+    away = sorted(item for item in state.pins if state.due.get(item) == -math.inf)
+    for item in dict.fromkeys((*state.moves, *away, *items)):
         if item in state.retired:
             continue
         if item in state.gone and state.items[item].kind == "adapter":
@@ -65,6 +64,8 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         rest = _stage(state, item, now_s)
         if (item, rest) not in state.replicas and rest in state.rooms:
             missing[item] = rest
+    if not missing:
+        return
     bookings = Bookings(state, now_s, limits)
     urgent = [item for item in missing if item in state.moves or state.pinned(item)]
     for item in urgent:
@@ -172,7 +173,7 @@ DEFAULT: tuple[Policy, ...] = (
 
 def _waited_for(state: State) -> set[Place]:
     """Return the places where a want waits for its item to be brought."""
-    wanted = {want.item: state.goal(want.item) for want in state.wants.values()}
+    wanted = {item: state.goal(item) for item in state.queue}
     cold = [(item, goal) for item, goal in wanted.items() if (item, goal) not in state.replicas]
     legs = [next_leg(state, item, goal) for item, goal in cold]
     return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}

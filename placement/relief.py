@@ -20,7 +20,7 @@ def relieve(state: State, items: Iterable[Item], now_s: float, limits: Limits) -
     only what was idle for `calm_s`, so that a lab whose homes fill its budget is at rest.
     """
     touched = {place for item in items for place in state.spots.get(item, ())}
-    wanted = {want.item for want in state.wants.values()}
+    wanted = set(state.queue)
     for place in sorted(touched & state.pressed.keys()):
         yield from _relieve(state, place, wanted, now_s, limits)
 
