@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.census import answered, beat
 from actors.errors import reach
+from actors.recollection import Recollection
 from placement.errors import TierceError
 from placement.messages import Tick
 
@@ -27,6 +28,7 @@ class Beats:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._beating = asyncio.Lock()
+        self._recollection = Recollection()
         #: items whose durable copy is being built again, or could not be: not tried before that time
         self._mending: dict[Item, float] = {}
         #: what scrubbing found, by node and item: each is told once
@@ -64,6 +66,7 @@ class Beats:
                 if report is not None and not report.started:
                     handles[name].start.remote()
         self._coordinator.take(Tick())
+        self._recollection.keep(machine, self._coordinator.journal, time.monotonic())
         for item in machine.state.gone:
             spec = machine.state.items[item]
             due = self._mending.get(item, 0.0) <= time.monotonic() and item not in machine.state.retired

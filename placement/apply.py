@@ -43,9 +43,11 @@ from placement.messages import (
     UnloadOrdered,
     Wanted,
     WantEnded,
+    WarmCancelled,
     WarmOrdered,
 )
 from placement.orders import arrive, is_done, obey, roll_back
+from placement.patience import be_hasty, be_patient
 from placement.pressure import is_overfull, press
 from placement.roster import register, remains, retire
 from placement.routes import setback
@@ -83,7 +85,7 @@ def apply(state: State, event: Event, now_s: float, limits: Limits) -> State:
             end_want(draft, want)
         case Beat():
             observe(draft, event, now_s, limits)
-        case MoveOrdered(item) | PinSet(item) | WarmOrdered(item) | UnloadOrdered(item):
+        case MoveOrdered(item) | PinSet(item) | UnloadOrdered(item) | WarmOrdered(item) | WarmCancelled(item):
             _known(draft, item)
             obey(draft, event, now_s, limits)
             draft.changed[item] = None
@@ -165,6 +167,7 @@ def _want(draft: State, event: Wanted, now_s: float) -> None:
     if event.want in draft.wants:
         return
     add_want(draft, Want(event.want, item, event.deadline_s, now_s))
+    be_patient(draft, item, now_s)
     use(draft, item, now_s)
     asked(draft, item, owed=1)
     if item in draft.leaves:
@@ -233,6 +236,7 @@ def _tick(draft: State, now_s: float, limits: Limits) -> None:
     press(draft, draft.rooms, now_s, limits)
     if draft.holds:
         draft.holds = {item: until_s for item, until_s in draft.holds.items() if now_s < until_s}
+    be_hasty(draft, now_s)
     if draft.expected:
         draft.expected = {item: until_s for item, until_s in draft.expected.items() if now_s < until_s}
     if draft.backoff:

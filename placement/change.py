@@ -193,6 +193,7 @@ def forget(draft: State, item: Item) -> None:
     draft.uses = without(draft.uses, item)
     draft.holds = without(draft.holds, item)
     draft.expected = without(draft.expected, item)
+    draft.patience = without(draft.patience, item)
     draft.heat = without(draft.heat, item)
     draft.due = without(draft.due, item)
     draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}

@@ -32,7 +32,7 @@ def look_s(state: State, item: Item, now_s: float) -> float:
         return ALWAYS
     rest, look = state.rest(item, now_s), NEVER
     if ordered is None and spec.unload_to is not None and state.idle_home(item) != rest:
-        look = state.uses[item] + spec.idle_s
+        look = state.uses[item] + state.idle_s(item)
     if (item, rest) not in state.replicas:
         return ALWAYS if rest in state.rooms else look
     places = state.spots[item]
@@ -47,7 +47,7 @@ def look_s(state: State, item: Item, now_s: float) -> float:
         used_s = state.replicas[item, place].used_s
         brought = spec.durable == NETWORK or place.tier.height > rest.tier.height
         used_s = max(used_s, state.uses[item]) if brought else used_s
-        look = min(look, used_s + spec.idle_s)
+        look = min(look, used_s + state.idle_s(item))
     return look
 
 

@@ -1,4 +1,4 @@
-"""What is brought near before anybody asks: into seats whom habits tell, into spare memory what is worth it."""
+"""What is brought up before anybody asks: to seats whom habits tell, to spare memory what is worth it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from placement.state import State
 
 #: who is brought up unasked must be worth so many times what whoever leaves for it is worth
-MARGIN = 1.2
+MARGIN = 1.4
 #: nobody is brought to a seat whom less than this speaks for
 LIKELY = 0.35
 #: of those asked for most often, so many are brought near at a time
@@ -54,7 +54,7 @@ def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[floa
     """Yield who is likely to be asked for next and has no seat, with what a seat would be worth."""
     for name, likely in state.habits.likely.items():
         item = Item(state.habits.rows[name].item)
-        if likely < LIKELY or item not in state.items or item in state.retired:
+        if likely < LIKELY or item not in state.items or item in state.retired or item in state.unloads:
             continue
         goal = state.goal(item)
         if goal.tier is Tier.VRAM and (item, goal) not in state.replicas:
@@ -80,9 +80,7 @@ def keep_near(state: State, _items: Iterable[Item], now_s: float, limits: Limits
             yield from _keep_near(state, near, far[near], now_s, limits)
 
 
-def _keep_near(
-    state: State, near: Place, far: list[Item], now_s: float, limits: Limits
-) -> Iterator[Command]:
+def _keep_near(state: State, near: Place, far: list[Item], now_s: float, limits: Limits) -> Iterator[Command]:
     memory = state.asks.best
     often = nlargest(FEW, far, key=lambda item: (count(state, item, memory), item))
     valued = sorted(((density(state, item, near, now_s, limits), item) for item in often), reverse=True)
@@ -94,13 +92,18 @@ def _keep_near(
 
 
 def _near(state: State, item: Item, now_s: float) -> Place | None:
-    """Return the main memory of an adapter's engine if it could lie there and lies neither there nor higher."""
+    """Return the main memory beside an adapter's engine, if the adapter is neither there nor seated."""
     spec, goal = state.items[item], state.goal(item)
     near = Place(goal.node, Tier.RAM)
-    if spec.kind != "adapter" or goal.tier is not Tier.VRAM or near not in state.rooms or item in state.retired:
+    if (
+        spec.kind != "adapter"
+        or goal.tier is not Tier.VRAM
+        or near not in state.rooms
+        or item in state.retired
+    ):
         return None
     held = (item, near) in state.replicas or (item, goal) in state.replicas
-    return None if held or now_s - state.uses[item] >= spec.idle_s else near
+    return None if held or item in state.unloads or now_s - state.uses[item] >= state.idle_s(item) else near
 
 
 def _arriving(state: State) -> set[Place]:

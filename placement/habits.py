@@ -17,7 +17,7 @@ DOUBT = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Uses of a role, older ones counted less, after how many of them each follower came, and its last item."""
+    """Uses of a role, older ones counted less, after how many each follower came, and its last item."""
 
     item: str = ""
     uses: float = 0.0
@@ -86,3 +86,13 @@ def leader(habits: Habits, name: str) -> str:
 def _open(recent: tuple[str, ...], name: str) -> tuple[str, ...]:
     """Return those used since the last use of `name`: it has followed on the ones before already."""
     return recent[: recent.index(name)] if name in recent else recent
+
+
+def told(habits: Habits) -> dict[str, tuple[float, Mapping[str, float]]]:
+    """Return the rows as plain values, to be written down: by role its uses and its followers."""
+    return {name: (row.uses, row.followers) for name, row in habits.rows.items()}
+
+
+def said(written: Mapping[str, tuple[float, Mapping[str, float]]]) -> Habits:
+    """Return the habits that `told` wrote down; who spoke last is not known any more."""
+    return Habits({name: Row("", uses, dict(followers)) for name, (uses, followers) in written.items()})

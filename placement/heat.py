@@ -1,4 +1,4 @@
-"""How often each item is asked for: counted with several memories, of which the one that foretells best is used.
+"""How often each item is asked for: by several memories, of which the one that foretells best is used.
 
 Time is counted in asks of the whole lab, so a quiet night forgets nothing and a rush forgets no faster.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from placement.state import Item, State
 
 #: after so many asks of others, an ask counts half
-MEMORIES = (25, 100, 400, 1600)
+MEMORIES = (25, 100, 400, 1600, 6400)
 #: how fast a memory that foretells worse is given up, and trusted again
 FORGIVES = 0.01
 #: the part of all asks that is taken to go to anybody, whatever was learned
@@ -88,9 +88,7 @@ def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
     counts = tuple(
         before * fade ** (number - heat.at) + times for before, fade in zip(heat.counts, _FADES, strict=True)
     )
-    totals = tuple(
-        before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True)
-    )
+    totals = tuple(before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True))
     draft.asks = Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust)
     draft.own("heat")[item] = replace(heat, counts=counts, at=number, owed=heat.owed + owed)
     draft.habits = followed(draft.habits, draft.items[item].name, item)

@@ -1,10 +1,12 @@
 """The brain: events in, commands out. It never waits, reads no clock and throws no dice."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from placement import policies
 from placement.apply import apply
 from placement.due import due_items, due_there, schedule
+from placement.habits import Habits
 from placement.messages import (
     Beat,
     Command,
@@ -73,6 +75,10 @@ class Machine:
         self.news = (*told, *warmth(before, draft, event), *refused)
         self._remember(commands)
         return commands
+
+    def remember(self, habits: Habits) -> None:
+        """Begin with habits that another Machine of this lab has learned; before the first event."""
+        self.state = replace(self.state, habits=habits)
 
     def _remember(self, commands: Iterable[Command]) -> None:
         """Keep whose each op was, for an answer that comes after its end."""

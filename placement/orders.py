@@ -8,13 +8,13 @@ from dataclasses import replace
 
 from placement.change import put, use, without
 from placement.errors import UserError, WorldError
-from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmOrdered
+from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmCancelled, WarmOrdered
 from placement.state import NETWORK, Item, Limits, Move, Place, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
-from placement.warmth import Unload, Warm, unload, warm
+from placement.warmth import Unload, Warm, cool, unload, warm
 
-Order = MoveOrdered | PinSet | WarmOrdered | UnloadOrdered
+Order = MoveOrdered | PinSet | WarmOrdered | WarmCancelled | UnloadOrdered
 
 
 def obey(draft: State, order: Order, now_s: float, limits: Limits) -> None:
@@ -26,6 +26,8 @@ def obey(draft: State, order: Order, now_s: float, limits: Limits) -> None:
             pin(draft, order)
         case WarmOrdered(item, cause, within_s):
             warm(draft, item, Warm(cause, now_s, now_s + within_s))
+        case WarmCancelled(item):
+            cool(draft, item)
         case UnloadOrdered(item, cause):
             unload(draft, item, Unload(cause, now_s + limits.move_s))
 

@@ -35,11 +35,11 @@ def serve_wants(
         if served is not None:
             yield from (Grant(want.want, item, served) for want in wants)
             continue
-        hopeless = _hopeless(state, item)
-        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]
+        lost = hopeless(state, item)
+        waiting = [want for want in wants if lost is None and now_s < want.deadline_s]
         for want in wants:
             if want not in waiting:
-                yield Refuse(want.want, item, *(hopeless or _too_late(state, want, now_s, limits)))
+                yield Refuse(want.want, item, *(lost or _too_late(state, want, now_s, limits)))
         if waiting:
             spec = state.items[item]
             who = "role" if spec.kind == "adapter" else "shard"
@@ -74,7 +74,7 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         yield from bring(state, item, missing[item], reason, bookings, now_s)
     kept_free = _waited_for(state) | bookings.waiting
     for item, rest in missing.items():
-        idle = "" if rest == state.home(item) else f"idle for {state.items[item].idle_s:.0f} s; "
+        idle = "" if rest == state.home(item) else f"idle for {state.idle_s(item):.0f} s; "
         for suggested in copy(state, item, rest, f"{idle}it rests at {rest}"):
             target = suggested.target
             if target not in kept_free and not crowded(state, target, suggested.nbytes, limits):
@@ -138,7 +138,7 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
             used_s = state.replicas[item, place].used_s
             brought = spec.durable == NETWORK or place.tier.height > rest.tier.height
             idle_s = now_s - (max(used_s, state.uses[item]) if brought else used_s)
-            due = idle_s >= spec.idle_s or spec.kind == "shard" or place in state.over
+            due = idle_s >= state.idle_s(item) or spec.kind == "shard" or place in state.over
             if (due or ordered is not None) and place not in stays:
                 why = f"unloaded by {ordered.cause}" if ordered else f"idle for {idle_s:.0f} s"
                 yield Drop("", item, place, f"{why}; it rests at {rest}")
@@ -179,7 +179,7 @@ def _waited_for(state: State) -> set[Place]:
     return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}
 
 
-def _hopeless(state: State, item: Item) -> tuple[str, str] | None:
+def hopeless(state: State, item: Item) -> tuple[str, str] | None:
     """Return code and reason if waiting cannot help a want for an item that is not served now."""
     goal, spec = state.goal(item), state.items[item]
     if item in state.retired:

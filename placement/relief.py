@@ -15,9 +15,10 @@ def relieve(state: State, items: Iterable[Item], now_s: float, limits: Limits) -
     """Drop the least valuable of each place that was over its high mark until it is under its low one.
 
     Surplus goes first (what does not rest there), then what rests there, each least worth for its bytes first
-    (`placement/score.py`); never what is leased, pinned, wanted, durable, on its way or the only index of a shard, which is copied to a lower
-    tier first. A budget that nobody measures is a promise to what rests there: it sheds surplus only, and
-    only what was idle for `calm_s`, so that a lab whose homes fill its budget is at rest.
+    (`placement/score.py`); never what is leased, pinned, wanted, durable, on its way or the only index of a
+    shard, which is copied to a lower tier first. A budget that nobody measures is a promise to what rests
+    there: it sheds surplus only, and only what was idle for `calm_s`, so that a lab whose homes fill its
+    budget is at rest.
     """
     touched = {place for item in items for place in state.spots.get(item, ())}
     wanted = set(state.queue)
@@ -40,7 +41,8 @@ def _relieve(
         if busy or state.replicas[item, place].phase != "ready":
             continue
         surplus = state.rest(item, now_s) != place
-        why = f"{'not resting there' if surplus else 'resting there'}, {worth(state, item, place, now_s, limits)}"
+        valued = worth(state, item, place, now_s, limits)
+        why = f"{'not resting there' if surplus else 'resting there'}, {valued}"
         reason = f"{place} is {full}, down to {low:.0%}: {why}"
         drop = Drop("", item, place, reason)
         safe = is_safe(state, drop, now_s, limits)

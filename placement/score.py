@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from placement.state import Item, State
 
 
+#: what a copy in main memory is worth while a seat answers, beside one without: seats are lost again
+SEATED = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Worth:
     """Why an item is worth its place; more `total` is more, and only the order of totals means anything.
@@ -64,7 +68,7 @@ def reload_seconds(state: State, item: Item, place: Place) -> float:
     """Return how much longer an ask would wait if the item was not at `place`.
 
     What is worth its seat is kept in memory below it, so a seat saves the hop from there. Main memory saves
-    the way to the engine from the disk, and nothing while a seat answers.
+    the way to the engine from the disk, and half of that while a seat answers.
     """
     goal, nbytes = state.goal(item), state.items[item].nbytes
     near = Place(goal.node, Tier.RAM)
@@ -75,9 +79,8 @@ def reload_seconds(state: State, item: Item, place: Place) -> float:
         return 0.0
     if place == goal:
         return seconds(state, below, goal, nbytes)
-    if (item, goal) in state.replicas:
-        return 0.0
-    return max(seconds(state, below, goal, nbytes) - seconds(state, place, goal, nbytes), 0.0)
+    saved_s = max(seconds(state, below, goal, nbytes) - seconds(state, place, goal, nbytes), 0.0)
+    return saved_s * SEATED if (item, goal) in state.replicas else saved_s
 
 
 def _below(state: State, item: Item, place: Place) -> Place | None:
@@ -89,7 +92,7 @@ def _below(state: State, item: Item, place: Place) -> Place | None:
 
 
 def _recency(state: State, item: Item) -> float:
-    """Return how little overdue an item is: 1 if it was just asked for, 1/2 after its usual gap, less later."""
+    """Return how little overdue an item is: 1 if it was just asked for, 1/2 after its usual gap."""
     heat = state.heat.get(item)
     if heat is None or item in state.expected or item in state.warms:
         return 1.0

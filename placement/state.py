@@ -18,6 +18,7 @@ from placement.tally import EMPTY, Tally
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
+    from placement.patience import Patience
     from placement.warmth import Unload, Warm
 
 __all__ = [
@@ -176,6 +177,8 @@ class State:
     holds: Mapping[Item, float] = field(default_factory=dict)
     #: until when an item that was warmed is sure to be asked for
     expected: Mapping[Item, float] = field(default_factory=dict)
+    #: items whose idle time is longer than the file's for a while
+    patience: Mapping[Item, Patience] = field(default_factory=dict)
     #: what copies between two places told of their speed
     speeds: Mapping[tuple[Place, Place], Speed] = field(default_factory=dict)
     #: how often each item is asked for, and all together
@@ -249,12 +252,17 @@ class State:
             return NETWORK if spec.durable == NETWORK else home
         return to if to in self.rooms else home
 
+    def idle_s(self, item: Item) -> float:
+        """Return after how long without a use the item is idle: as the file says, longer if it came back."""
+        told = self.patience.get(item)
+        return self.items[item].idle_s * (told.times if told else 1.0)
+
     def rest(self, item: Item, now_s: float) -> Place:
         """Return where the item should be now: its home, or its idle home once it was idle for `idle_s`."""
         spec = self.items[item]
         if item in self.unloads:
             return self.idle_home(item)
-        if spec.unload_to is None or now_s - self.uses[item] < spec.idle_s:
+        if spec.unload_to is None or now_s - self.uses[item] < self.idle_s(item):
             return self.homes.get(item, spec.home)
         return self.idle_home(item)
 

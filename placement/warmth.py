@@ -49,6 +49,12 @@ def warm(draft: State, item: Item, order: Warm, *, foretold: bool = True) -> Non
     use(draft, item, now_s)
 
 
+def cool(draft: State, item: Item) -> None:
+    """Take back that an item is to be warm, and that it will be asked for; where it is, it may stay."""
+    draft.warms = without(draft.warms, item)
+    draft.expected = without(draft.expected, item)
+
+
 def follow(draft: State, used: Iterable[Item], now_s: float, limits: Limits) -> None:
     """Have what the file warms after these uses brought up.
 
