@@ -203,9 +203,8 @@ class Coordinator:
     def brain(self) -> tuple[Machine, Crew]:
         """Return the Machine and the crew. Raises WorldError TRC046 while the lab is not up."""
         if self.machine is None or self.crew is None:
-            raise WorldError(
-                "TRC046", f"lab {self.spec.lab.name} is not up yet", "wait for `tierce up` to end"
-            )
+            name = self.spec.lab.name
+            raise WorldError("TRC046", f"lab {name} is not up yet", "wait for `tierce up` to end")
         return self.machine, self.crew
 
     def open(self) -> None:

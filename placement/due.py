@@ -46,7 +46,7 @@ def look_s(state: State, item: Item, now_s: float) -> float:
             return ALWAYS
         used_s = state.replicas[item, place].used_s
         brought = spec.durable == NETWORK or place.tier.height > rest.tier.height
-        used_s = max(used_s, state.uses[item]) if brought else used_s
+        used_s = max(used_s, state.uses.get(item, used_s)) if brought else used_s
         look = min(look, used_s + state.idle_s(item))
     return look
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from placement.messages import Command
     from placement.state import State
 
-#: who is brought up unasked must be worth so many times what whoever leaves for it is worth
-MARGIN = 1.4
+#: who is brought up unasked must be worth so many times what whoever leaves for it is worth: to a seat, and
+#: to memory, whose copies are longer
+MARGIN, NEAR_MARGIN = 1.2, 1.4
 #: nobody is brought to a seat whom less than this speaks for
-LIKELY = 0.35
+LIKELY = 0.25
 #: of those asked for most often, so many are brought near at a time
 FEW = 2
 
@@ -86,7 +87,9 @@ def _keep_near(state: State, near: Place, far: list[Item], now_s: float, limits:
     valued = sorted(((density(state, item, near, now_s, limits), item) for item in often), reverse=True)
     bookings = Bookings(state, now_s, limits, ahead=True)
     for value, item in valued:
-        bookings.bar = value / MARGIN
+        if value <= 0:
+            return
+        bookings.bar = value / NEAR_MARGIN
         told = worth(state, item, near, now_s, limits)
         yield from bring(state, item, near, f"kept near: {told}", bookings, now_s)
 

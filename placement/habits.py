@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-#: whoever is used within so many uses of others is taken to follow
+#: whoever is used within so many uses of others is taken to follow: as the n-th, it counts 1 / sqrt(n)
 WINDOW = 6
 #: each use of a role makes what followed on its earlier ones count this much
 FADES = 0.9
@@ -41,10 +41,10 @@ def followed(habits: Habits, name: str, item: str) -> Habits:
     if habits.recent[:1] == (name,):
         return habits
     rows = dict(habits.rows)
-    for before in _open(habits.recent, name):
+    for lag, before in enumerate(_open(habits.recent, name), start=1):
         row = rows.get(before)
         if row is not None:
-            followers = {**row.followers, name: row.followers.get(name, 0.0) + 1}
+            followers = {**row.followers, name: row.followers.get(name, 0.0) + lag**-0.5}
             if len(followers) > FOLLOWERS:
                 del followers[min(followers, key=lambda each: (each == name, followers[each]))]
             rows[before] = replace(row, followers=followers)

@@ -20,7 +20,7 @@ FORGIVES = 0.01
 #: the part of all asks that is taken to go to anybody, whatever was learned
 STRANGE = 0.05
 #: "soon" is within so many asks
-SOON = 6
+SOON = 2
 _FADES = tuple(0.5 ** (1 / memory) for memory in MEMORIES)
 
 
