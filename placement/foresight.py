@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
@@ -52,14 +53,24 @@ def foresee(state: State, _items: Iterable[Item], now_s: float, limits: Limits) 
 
 
 def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[float, Item]]:
-    """Yield who is likely to be asked for next and has no seat, with what a seat would be worth."""
+    """Yield who is likely to be asked for next and has no seat, with what a seat would be worth.
+
+    What the last speaker foretells ends with the item's idle time: a lab that is at rest foretells nothing.
+    """
+    last_s = _last_s(state)
     for name, likely in state.habits.likely.items():
         item = Item(state.habits.rows[name].item)
         if likely < LIKELY or item not in state.items or item in state.retired or item in state.unloads:
             continue
         goal = state.goal(item)
-        if goal.tier is Tier.VRAM and (item, goal) not in state.replicas:
+        fresh = now_s - last_s < state.idle_s(item)
+        if fresh and goal.tier is Tier.VRAM and (item, goal) not in state.replicas:
             yield worth(state, item, goal, now_s, limits).total, item
+
+
+def _last_s(state: State) -> float:
+    """Return when the role that spoke last was last used; -inf if it has left the lab."""
+    return state.uses.get(Item(state.habits.rows[state.habits.recent[0]].item), -math.inf)
 
 
 def keep_near(state: State, _items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:

@@ -61,7 +61,8 @@ def worth(state: State, item: Item, place: Place, now_s: float, limits: Limits) 
 
 def density(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:
     """Return what an item is worth for the bytes that it takes: what counts where bytes are short."""
-    return worth(state, item, place, now_s, limits).total / max(state.items[item].nbytes, 1) ** limits.cost
+    total, nbytes = worth(state, item, place, now_s, limits).total, max(state.items[item].nbytes, 1)
+    return total / float(nbytes**limits.cost)
 
 
 def reload_seconds(state: State, item: Item, place: Place) -> float:

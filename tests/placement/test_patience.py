@@ -10,8 +10,8 @@ def idle(lab, seconds):
     """Let time pass, a second at a time; return after how long the item left VRAM, None if it stayed."""
     for passed in range(1, seconds + 1):
         lab.now_s += 1.0
-        lab.tell(Beat("desk", lab.now_s, {}))
-        drops = [command for command in lab.tell(Tick()) if isinstance(command, Drop)]
+        commands = lab.tell(Beat("desk", lab.now_s, {})) + lab.tell(Tick())
+        drops = [command for command in commands if isinstance(command, Drop)]
         lab.do(drops)
         if any(drop.place == VRAM for drop in drops):
             return passed
