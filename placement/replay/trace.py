@@ -102,6 +102,7 @@ def read(lines: Iterable[str], name: str) -> Trace:
     """Return the trace that `lines` hold; `name` is said in errors.
 
     A line with an "item" adds one to the header, in place of the role's earlier one: the last version counts.
+    Asks may stand in the order of their ends, as a lab writes them.
     Raises UserError TRC081 for a line that is none (its number, the value, the next step) and TRC082 for a
     trace without a header or without asks.
     """
@@ -109,7 +110,6 @@ def read(lines: Iterable[str], name: str) -> Trace:
     cargo: dict[Item, Cargo] = {}
     item_of: dict[str, Item] = {}
     asks: list[Ask] = []
-    last_s = -math.inf
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -125,16 +125,12 @@ def read(lines: Iterable[str], name: str) -> Trace:
             cargo.pop(item_of.get(made.role, item), None)
             cargo[item], item_of[made.role] = made, item
         else:
-            ask = _ask(told, item_of, where)
-            if ask.t < last_s:
-                raise _bad(where, f"t is {ask.t:g}, before the {last_s:g} of the ask above")
-            last_s = ask.t
-            asks.append(ask)
+            asks.append(_ask(told, item_of, where))
     if header is None:
         raise UserError("TRC082", f"{name} is empty: its first line is the header", _HINT)
     if not asks:
         raise UserError("TRC082", f"{name} has no asks below its header", _HINT)
-    return Trace(replace(header, items=cargo), tuple(asks))
+    return Trace(replace(header, items=cargo), tuple(sorted(asks, key=lambda ask: ask.t)))
 
 
 def _bad(where: str, what: str) -> UserError:
