@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from placement.errors import UserError
+from placement.replay.replay import POLICIES
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
     from placement.replay.tally import Score
 
-#: of the tiers, darkest for the fastest; of the policies, as many as there are
+#: darkest for the fastest; ours and the clairvoyant one stand out
 _TIERS = {Tier.VRAM: "#2b5c8a", Tier.RAM: "#7fb069", Tier.SSD: "#e6c260"}
-_BARS = ("#2b5c8a", "#9aa5b1", "#7b8794", "#616e7c", "#d1495b")
+_BARS = dict(zip(POLICIES, ("#2b5c8a", "#b8c4ce", "#8d9aa6", "#616e7c", "#d1495b"), strict=True))
 
 
 def drawable() -> None:
@@ -56,11 +57,11 @@ def _exposed(axes: Axes, scores: Sequence[Score]) -> None:
         mine = {score.slots: score for score in scores if score.policy == policy}
         at = [place - 0.4 + (number + 0.5) * width for place in range(len(slots))]
         seconds = [mine[count].total_s for count in slots]
-        bars = axes.bar(at, seconds, width, label=policy, color=_BARS[number % len(_BARS)])
+        bars = axes.bar(at, seconds, width, label=policy, color=_BARS[policy])
         axes.bar_label(bars, fmt="{:.0f}", fontsize=8)
     axes.set_xticks(range(len(slots)), [f"{count} slots" for count in slots])
     axes.set_ylabel("exposed seconds, all asks")
-    axes.legend(ncols=len(policies), fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
 
 
 def _found(axes: Axes, scores: Sequence[Score]) -> None:
@@ -71,4 +72,4 @@ def _found(axes: Axes, scores: Sequence[Score]) -> None:
         bottom = [below + share for below, share in zip(bottom, shares, strict=True)]
     axes.set_xticks(range(len(scores)), [f"{score.policy}\n{score.slots}" for score in scores], fontsize=8)
     axes.set_ylabel("asks by where the item was")
-    axes.legend(ncols=len(_TIERS), fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)

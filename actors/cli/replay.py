@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from actors.cli.call import Json
+from actors.cli.options import taking
 from actors.cli.screen import Screen
 from placement.errors import UserError
 
@@ -25,30 +27,56 @@ SLOTS = (8, 16, 32)
 ASKS = 5000
 
 
-@app.command()
-def replay(  # noqa: PLR0913 -- each is an option of the command
+@dataclass(frozen=True, kw_only=True)
+class Asks:
+    """What is played: a log, or a workload of the literature."""
+
     trace: Annotated[
         Path | None, typer.Argument(metavar="[TRACE]", help="A log of asks: JSON lines below a header.")
-    ] = None,
-    *,
+    ] = None
     workload: Annotated[
         str | None,
         typer.Option("--workload", metavar="NAME", help="A workload of the literature instead of a log."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same workload.")] = 0,
-    asks: Annotated[int, typer.Option(min=1, help="How many asks of the workload.")] = ASKS,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the workload as a trace.")] = None,
+    ] = None
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, the same workload.")] = 0
+    asks: Annotated[int, typer.Option(min=1, help="How many asks of the workload.")] = ASKS
+    save: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the workload as a trace.")] = None
+
+    def made(self, screen: Screen) -> Trace:
+        """Return the trace. Raises BadParameter if it is not clear which, UserError for a bad one."""
+        if self.trace is not None and self.workload is None and self.save is not None:
+            raise typer.BadParameter("it keeps a workload; a trace is a file already", param_hint="--save")
+        if self.trace is not None and self.workload is None:
+            return _read(self.trace)
+        if self.workload is not None and self.trace is None:
+            return _generated(self.workload, self.seed, self.asks, self.save, screen)
+        raise typer.BadParameter("name a trace, or a workload with --workload", param_hint="TRACE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What it is played on: the trace's own engine, or that of a file."""
+
     config: Annotated[
         str | None, typer.Option(metavar="FILE", help="The lab to play it in: its room, homes and policy.")
-    ] = None,
+    ] = None
     what_if: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="The lab said otherwise: node.desk.ram=96GiB; repeatable."),
-    ] = None,
+    ] = None
     slots: Annotated[
         str | None,
         typer.Option(metavar="N,N", help="Seats of the engine; default: the file's, or 8,16,32."),
-    ] = None,
+    ] = None
+
+
+@app.command()
+@taking(Where, "where")
+@taking(Asks, "asks")
+def replay(
+    *,
+    asks: Asks,
+    where: Where,
     policy: Annotated[
         list[str] | None, typer.Option("--policy", metavar="NAME", help="Only this one; repeatable.")
     ] = None,
@@ -60,44 +88,39 @@ def replay(  # noqa: PLR0913 -- each is an option of the command
 ) -> None:
     """Play asks again in virtual time, and say what each policy would have cost."""
     from placement.replay.replay import POLICIES, play
-    from placement.replay.table import text
 
-    if (trace is None) == (workload is None):
-        raise typer.BadParameter("name a trace, or a workload with --workload", param_hint="TRACE")
-    if workload is None and save is not None:
-        raise typer.BadParameter("it keeps a workload; a trace is a file already", param_hint="--save")
-    if what_if and config is None:
+    if where.what_if and where.config is None:
         raise typer.BadParameter("it changes a lab's file; name that with --config", param_hint="--what-if")
     if plot is not None:
         from actors.bench.replay_plot import drawable
 
         drawable()
     screen = Screen()
-    if trace is not None:
-        played = _read(trace)
-    elif workload is not None:
-        played = _generated(workload, seed, asks, save, screen)
-    played, stages = _stages(played, config, what_if or [], slots)
+    played, stages = _stages(asks.made(screen), where.config, where.what_if or [], where.slots)
     scores: list[Score] = []
     for stage in stages:
         for name in policy or POLICIES:
             began_s = time.perf_counter()
             scores.append(play(played, name, stage, hints=hints))
             screen.tell(f"{name} with {stage.slots} slots: played in {time.perf_counter() - began_s:.1f} s")
-    head = played.header
     if plot is not None:
         from actors.bench.replay_plot import draw
 
-        draw(scores, f"{head.workload}, {len(played.asks)} asks", plot)
+        draw(scores, f"{played.header.workload}, {len(played.asks)} asks", plot)
         screen.tell(f"drawn in {plot}")
+    _show(screen, played, scores, json=json)
+
+
+def _show(screen: Screen, played: Trace, scores: list[Score], *, json: bool) -> None:
+    from placement.replay.table import text
+
+    head = played.header
     if json:
         screen.json("replay", workload=head.workload, seed=head.seed, lasts_s=played.lasts_s, scores=scores)
         return
     seeded = "" if head.seed is None else f", seed {head.seed}"
-    screen.write(
-        f"{head.workload}{seeded}: {len(played.asks)} asks of {len(head.items)} roles "
-        f"in {played.lasts_s:.0f} s"
-    )
+    told = f"{len(played.asks)} asks of {len(head.items)} roles in {played.lasts_s:.0f} s"
+    screen.write(f"{head.workload}{seeded}: {told}")
     screen.write(text(scores))
 
 
