@@ -95,7 +95,7 @@ class Beats:
         costs = {item: cost for item, (_, cost) in self._coordinator.effects.activated.items()}
         for base, report in self._coordinator.census.engines.items():
             place = crew.engine_places.get(base)
-            if report is None or place not in machine.state.rooms:
+            if report is None or place is None or place not in machine.state.rooms:
                 continue
             try:
                 self._ask_log.hear(base, report.pid, report.uses, place, machine.state, costs)

@@ -168,7 +168,8 @@ def _stages(
     text = what_if(read_text(config), changes)
     lab = resolve_bases(load(text, os.environ, name=config, root=root))
     rules = limits(lab.policy, Limits().op_s)
-    made = [of_lab(trace, lab, rules, count) for count in counts or [None]]
+    wanted: list[int | None] = [*counts] or [None]
+    made = [of_lab(trace, lab, rules, count) for count in wanted]
     return made[0][0], [stage for _, stage in made]
 
 
