@@ -1,5 +1,6 @@
 """The lab's own Machine at the desk: it hears what it would hear live, and its commands are done in order."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 
@@ -24,28 +25,25 @@ from placement.messages import (
 )
 from placement.replay.desk import Desk, Seat
 from placement.replay.links import Trip
+from placement.replay.stage import Stage
 from placement.replay.trace import Ask, Trace
-from placement.state import Item, Place, Room, Spec
+from placement.state import Item, Place
 from placement.tiers import Tier
 
-NODE, BASE = "desk", "base"
-VRAM, RAM, SSD = Place(NODE, Tier.VRAM, "cuda:0"), Place(NODE, Tier.RAM), Place(NODE, Tier.SSD)
 BEAT_S = 1.0
 
 
 class Brain(Desk):
     """Plays a trace with a Machine. It learns of warm uses and leases by the beat, once a second.
 
-    With `hints`, an ask that says who speaks next warms that one. A want ends at its deadline, `patience_s`.
+    As in the lab, a want that is still open when its patience ends has the Machine look once more. With
+    `hints`, an ask that says who speaks next warms that one.
     """
 
-    def __init__(
-        self, trace: Trace, slots: int, machine: Machine, *, hints: bool = True, patience_s: float = 30.0
-    ) -> None:
-        super().__init__(trace, slots)
+    def __init__(self, trace: Trace, stage: Stage, machine: Machine, *, hints: bool = True) -> None:
+        super().__init__(trace, stage)
         self.machine = machine
         self._hints = hints
-        self._patience_s = patience_s
         self._wants: dict[str, Ask] = {}
         self._asked = 0
         self._inbox: deque[Event] = deque()
@@ -53,21 +51,19 @@ class Brain(Desk):
         self._on_disk: Mapping[Item, Seen] = {
             item: Seen(nbytes=cargo.nbytes) for item, cargo in self.cargo.items()
         }
-        self._join(trace.header.ram)
+        self._beat_s = 0.0
+        #: when the Machine is asked to look again at a want that is still open
+        self._looks: deque[tuple[float, str]] = deque()
+        self._places = {place.tier: place for place in stage.rooms}
+        self._join()
 
-    def _join(self, ram: int) -> None:
-        """Start the lab: one node, all items registered with their files on its disk, and a first beat."""
-        largest = max(cargo.nbytes for cargo in self.cargo.values())
-        total = sum(cargo.nbytes for cargo in self.cargo.values())
-        items = self.slots * largest
-        # as on a GPU, most of the memory is base weights and KV cache, and seats are what is short
-        rooms = {VRAM: Room(4 * items, 2 * items, {BASE: self.slots}), RAM: Room(ram), SSD: Room(2 * total)}
-        self.tell(NodeJoined(NODE, rooms))
-        for item, cargo in self.cargo.items():
-            spec = Spec(item, cargo.role, "adapter", cargo.nbytes, SSD, VRAM, BASE, str(item), SSD, 600.0)
-            self.tell(Registered(spec, (SSD,)))
-        self.now_s += 1e-3
-        self.pulse_s = self.now_s
+    def _join(self) -> None:
+        """Start the lab: its node, all items registered with their files on its disk, and a first beat."""
+        ssd = self._places[Tier.SSD]
+        self.tell(NodeJoined(ssd.node, self.stage.rooms))
+        for spec in self.stage.specs:
+            self.tell(Registered(spec, (ssd,)))
+        self.now_s = self._beat_s = self.now_s + 1e-3
         self.pulse()
 
     def waits(self) -> bool:
@@ -82,7 +78,10 @@ class Brain(Desk):
         self._asked += 1
         want = f"w{self._asked}"
         self._wants[want] = ask
-        self.tell(Wanted(want, item, ask.t + self._patience_s))
+        self.tell(Wanted(want, item, ask.t + self.stage.patience_s))
+        if want in self._wants:
+            self._looks.append((ask.t + self.machine.limits.drain_after_s, want))
+            self.pulse_s = min(self.pulse_s, self._looks[0][0])
 
     def freed(self, item: Item, seat: Seat) -> None:
         if seat.closing:
@@ -96,16 +95,26 @@ class Brain(Desk):
         self.tell(Copied(trip.op, trip.nbytes, self.now_s - trip.began_s))
 
     def pulse(self) -> None:
-        """Tell the Machine what is where and in use, and that time has passed."""
-        now_s = self.now_s
+        """Tell the Machine what is where and in use, and that time has passed; or that a want still waits."""
+        if self.now_s >= self._beat_s:
+            self._beat()
+            self._beat_s += BEAT_S
+        while self._looks and (self._looks[0][0] <= self.now_s or self._looks[0][1] not in self._wants):
+            _, want = self._looks.popleft()
+            if want in self._wants:
+                self.tell(Tick())
+        self.pulse_s = min(self._beat_s, self._looks[0][0] if self._looks else math.inf)
+
+    def _beat(self) -> None:
+        now_s, places = self.now_s, self._places
         seated = {
             item: Seen(seat.leases, 0.0 if seat.leases else now_s - seat.used_s, seat.hits)
             for item, seat in self.seats.items()
         }
         kept = {item: self._on_disk[item] for item in self.ram}
-        self.tell(Beat(NODE, now_s, {VRAM: seated, RAM: kept, SSD: self._on_disk}))
+        held = {places[Tier.VRAM]: seated, places[Tier.RAM]: kept, places[Tier.SSD]: self._on_disk}
+        self.tell(Beat(places[Tier.SSD].node, now_s, held))
         self.tell(Tick())
-        self.pulse_s += BEAT_S
 
     def tell(self, event: Event) -> None:
         """Give the Machine an event, and do what it says; answers that come at once are told in turn."""
@@ -131,7 +140,7 @@ class Brain(Desk):
                 self.tally.waits.append(self.now_s - self._wants.pop(want).t)
 
     def _drop(self, op: str, item: Item, place: Place, *, drains: bool) -> None:
-        if place == RAM:
+        if place.tier is Tier.RAM:
             del self.ram[item]
             self.tally.evicted[Tier.RAM] += 1
             self.tell(Dropped(op))

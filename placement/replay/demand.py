@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from placement.replay.desk import Desk, Seat
 from placement.replay.links import Trip
 from placement.replay.rivals import Order
+from placement.replay.stage import Stage
 from placement.replay.trace import Ask, Trace
 from placement.state import Item
 from placement.tiers import Tier
@@ -17,10 +18,11 @@ class Demand(Desk):
     Bytes from the disk pass through RAM, and stay there if the order of that tier lets them.
     """
 
-    def __init__(self, trace: Trace, slots: int, seats: Order, ram: Order) -> None:
-        super().__init__(trace, slots)
+    def __init__(self, trace: Trace, stage: Stage, seats: Order, ram: Order) -> None:
+        super().__init__(trace, stage)
         self.orders = {Tier.VRAM: seats, Tier.RAM: ram}
-        self._free_nbytes = trace.header.ram
+        self._seats_nbytes = stage.room(Tier.VRAM).capacity
+        self._free_nbytes = stage.room(Tier.RAM).capacity
         self._waiting: dict[Item, list[Ask]] = {}
         #: misses that wait for a seat, in the order of their first asks
         self._queue: deque[Item] = deque()
@@ -62,9 +64,9 @@ class Demand(Desk):
 
     def _load(self) -> None:
         """Bring the misses that wait, as far as there are seats for them."""
-        while self._queue and self._has_seat():
+        while self._queue and self._has_seat(nbytes := self.cargo[self._queue[0]].nbytes):
             item = self._queue.popleft()
-            nbytes = self.cargo[item].nbytes
+            self._seats_nbytes -= nbytes
             self._coming.add(item)
             self.orders[Tier.VRAM].came(item, nbytes, self.now_s)
             if item in self.ram:
@@ -74,15 +76,16 @@ class Demand(Desk):
                     self._staying.add(item)
                 self.links.send(item, nbytes, Tier.SSD, Tier.RAM, self.now_s)
 
-    def _has_seat(self) -> bool:
-        if len(self.seats) + len(self._coming) < self.slots:
-            return True
-        idle = [item for item, seat in self.seats.items() if not seat.leases]
-        if not idle:
-            return False
-        victim = self.orders[Tier.VRAM].worst(idle, self.now_s)
-        del self.seats[victim]
-        self._evicted(victim, Tier.VRAM)
+    def _has_seat(self, nbytes: int) -> bool:
+        """Make room for `nbytes` in VRAM; tell whether there is a seat and the bytes for it."""
+        while len(self.seats) + len(self._coming) >= self.stage.slots or self._seats_nbytes < nbytes:
+            idle = [item for item, seat in self.seats.items() if not seat.leases]
+            if not idle:
+                return False
+            victim = self.orders[Tier.VRAM].worst(idle, self.now_s)
+            del self.seats[victim]
+            self._seats_nbytes += self.cargo[victim].nbytes
+            self._evicted(victim, Tier.VRAM)
         return True
 
     def _admits(self, item: Item, nbytes: int) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from placement.replay.links import Links, Trip
+from placement.replay.stage import Stage
 from placement.replay.tally import Score, Tally
 from placement.replay.trace import Ask, Trace
 from placement.state import Item
@@ -28,8 +29,8 @@ class Desk:
     An ask of what has a seat takes a lease for its `busy_s` at once; any other is exposed until `serve`.
     """
 
-    def __init__(self, trace: Trace, slots: int) -> None:
-        self.slots = slots
+    def __init__(self, trace: Trace, stage: Stage) -> None:
+        self.stage = stage
         self.cargo = trace.header.items
         self.item_of = {cargo.role: item for item, cargo in self.cargo.items()}
         self.asks = trace.asks
@@ -52,7 +53,7 @@ class Desk:
             self.ask(ask, self.item_of[ask.role])
         while self.waits():
             self._until(self._next_s())
-        return self.tally.score(policy, self.slots, self.links.moved)
+        return self.tally.score(policy, self.stage.slots, self.links.moved)
 
     def ask(self, ask: Ask, item: Item) -> None:
         """Serve an ask, or count from where its item must come and tell of the miss."""

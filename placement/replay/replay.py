@@ -10,6 +10,7 @@ from placement.replay.clairvoyant import Clairvoyant, uses_of
 from placement.replay.demand import Demand
 from placement.replay.links import Links
 from placement.replay.rivals import Gdsf, Lfu, Lru, Order
+from placement.replay.stage import Stage, plain
 from placement.replay.tally import Score
 from placement.replay.trace import Trace
 from placement.state import Item, Limits
@@ -30,21 +31,36 @@ def replay(
     rules: tuple[policies.Policy, ...] = policies.DEFAULT,
     hints: bool = True,
 ) -> Score:
-    """Return how a policy does on a trace with so many slots; equal arguments give equal scores.
+    """Return how a policy does on a trace with so many slots, on the stage that the trace's header describes.
 
-    `tierce` is the Machine with `limits` and `rules`. Raises UserError TRC083 for an unknown policy.
+    Raises as `play`.
+    """
+    return play(trace, policy, plain(trace.header, slots, limits), rules=rules, hints=hints)
+
+
+def play(
+    trace: Trace,
+    policy: str,
+    stage: Stage,
+    *,
+    rules: tuple[policies.Policy, ...] = policies.DEFAULT,
+    hints: bool = True,
+) -> Score:
+    """Return how a policy does on a trace and a stage; equal arguments give equal scores.
+
+    `tierce` is the Machine with the stage's limits and `rules`, told of announced speakers if there are to be
+    `hints`. Raises UserError TRC083 for an unknown policy.
     """
     if policy == OURS:
-        machine = Machine(limits or Limits(), 1, rules)
-        return Brain(trace, slots, machine, hints=hints).play(policy)
+        return Brain(trace, stage, Machine(stage.limits, 1, rules), hints=hints).play(policy)
     if policy == CLAIRVOYANT:
-        return _foreseeing(trace, slots).play(policy)
+        return _foreseeing(trace, stage).play(policy)
     if policy not in _RIVALS:
         raise UserError("TRC083", f"unknown policy {policy!r}", f"policies: {', '.join(POLICIES)}")
-    return Demand(trace, slots, _RIVALS[policy](), _RIVALS[policy]()).play(policy)
+    return Demand(trace, stage, _RIVALS[policy](), _RIVALS[policy]()).play(policy)
 
 
-def _foreseeing(trace: Trace, slots: int) -> Demand:
+def _foreseeing(trace: Trace, stage: Stage) -> Demand:
     """Return the cache that knows the trace: a seat is worth the seconds of its copy, RAM those per byte."""
     items, links = trace.header.items, Links(trace.header)
     uses = uses_of(trace.asks, {cargo.role: item for item, cargo in items.items()})
@@ -57,5 +73,5 @@ def _foreseeing(trace: Trace, slots: int) -> Demand:
     def ram(item: Item) -> float:
         return disk_s[item] / items[item].nbytes
 
-    desk = Demand(trace, slots, Clairvoyant(uses, seat), Clairvoyant(uses, ram))
+    desk = Demand(trace, stage, Clairvoyant(uses, seat), Clairvoyant(uses, ram))
     return desk

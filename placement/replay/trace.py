@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from placement.errors import UserError
@@ -45,7 +45,8 @@ class Header:
     """All that a replay needs besides the asks.
 
     `speeds` (bytes per second) and `latencies` (seconds for each copy) are by hop, see HOPS; `slots` are the
-    seats of the engine, `ram` the bytes that items may take of main memory. The SSD holds all items.
+    seats of the engine, `ram` the bytes that items may take of main memory, `fixed` those of the base's
+    weights and KV cache, 0 if nobody knows. The SSD holds all items.
     """
 
     workload: str
@@ -55,6 +56,7 @@ class Header:
     ram: int
     speeds: Mapping[str, float]
     latencies: Mapping[str, float]
+    fixed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def write(trace: Trace) -> Iterator[str]:
             "latencies": dict(head.latencies),
             "slots": head.slots,
             "ram": head.ram,
+            "fixed": head.fixed,
         }
     )
     for ask in trace.asks:
@@ -98,13 +101,15 @@ def _line(value: Mapping[str, object]) -> str:
 def read(lines: Iterable[str], name: str) -> Trace:
     """Return the trace that `lines` hold; `name` is said in errors.
 
+    A line with an "item" adds one to the header, in place of the role's earlier one: the last version counts.
+    Asks may stand in the order of their ends, as a lab writes them.
     Raises UserError TRC081 for a line that is none (its number, the value, the next step) and TRC082 for a
     trace without a header or without asks.
     """
     header: Header | None = None
-    roles: set[str] = set()
+    cargo: dict[Item, Cargo] = {}
+    item_of: dict[str, Item] = {}
     asks: list[Ask] = []
-    last_s = -math.inf
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -112,18 +117,20 @@ def read(lines: Iterable[str], name: str) -> Trace:
         told = _object(line, where)
         if header is None:
             header = _header(told, where)
-            roles = {cargo.role for cargo in header.items.values()}
-            continue
-        ask = _ask(told, roles, where)
-        if ask.t < last_s:
-            raise _bad(where, f"t is {ask.t:g}, before the {last_s:g} of the ask above")
-        last_s = ask.t
-        asks.append(ask)
+            cargo = dict(header.items)
+            item_of = {of.role: item for item, of in cargo.items()}
+        elif "item" in told:
+            item = Item(str(told["item"]))
+            made = _cargo(item, told, where)
+            cargo.pop(item_of.get(made.role, item), None)
+            cargo[item], item_of[made.role] = made, item
+        else:
+            asks.append(_ask(told, item_of, where))
     if header is None:
         raise UserError("TRC082", f"{name} is empty: its first line is the header", _HINT)
     if not asks:
         raise UserError("TRC082", f"{name} has no asks below its header", _HINT)
-    return Trace(header, tuple(asks))
+    return Trace(replace(header, items=cargo), tuple(sorted(asks, key=lambda ask: ask.t)))
 
 
 def _bad(where: str, what: str) -> UserError:
@@ -165,6 +172,7 @@ def _header(told: dict[str, object], where: str) -> Header:
         ram=int(_number(told.get("ram", total // 4), "ram", where)),
         speeds={hop: _hop(told, "speeds", hop, SPEEDS, where, least=1) for hop in HOPS},
         latencies={hop: _hop(told, "latencies", hop, LATENCIES, where) for hop in HOPS},
+        fixed=int(_number(told.get("fixed", 0), "fixed", where)),
     )
 
 
@@ -186,7 +194,7 @@ def _hop(
     return _number(of.get(hop, else_[hop]), f"{key}.{hop}", where, least=least)
 
 
-def _ask(told: dict[str, object], roles: set[str], where: str) -> Ask:
+def _ask(told: dict[str, object], roles: Container[str], where: str) -> Ask:
     role, after = told.get("role"), told.get("after")
     if role not in roles:
         raise _bad(where, f"role {_short(role)} has no item in the header")
