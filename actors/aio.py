@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.roundtable import RoundTable
+    from actors.warming import Warming
 
 CALL_S = 30.0
 #: A role's adapter is read, and fetched where it lies at an address, before the change is done.
@@ -118,9 +119,18 @@ class AioLab:
         thing: Thing = await self._call("coordinator", "pin", item, False)
         return thing
 
-    async def warm(self, name: str, within_s: float = 30.0, *, cause: str = "the user") -> Thing:
-        """Order a role or shard up to where it serves, ahead of need; answers when it is ordered."""
-        thing: Thing = await self._call("coordinator", "warm", name, USER.caller, cause, within_s)
+    async def warm(self, name: str, within_s: float = 30.0, *, cause: str = "the user") -> Warming:
+        """Order a role or shard up to where it serves, ahead of need; answers when it is ordered.
+
+        The answer tells in how many seconds it is likely to be there and whom it evicts. Raises WorldError
+        TRC022 if there is no room for it, TRC028 if it cannot be there `within_s`.
+        """
+        told: Warming = await self._call("coordinator", "warm", name, USER.caller, cause, within_s)
+        return told
+
+    async def cool(self, name: str) -> Thing:
+        """Take an order to warm back: nothing keeps the item where it serves for that any more."""
+        thing: Thing = await self._call("coordinator", "cool", name, "the user")
         return thing
 
     async def unload(self, name: str) -> Thing:

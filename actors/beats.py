@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.ask_log import AskLog
 from actors.census import answered, beat
 from actors.errors import reach
+from actors.recollection import Recollection
 from placement.errors import TierceError
 from placement.messages import Tick
 
@@ -27,6 +30,9 @@ class Beats:
     def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
         self._beating = asyncio.Lock()
+        self._recollection = Recollection()
+        self._ask_log = AskLog(Path(coordinator.spec.home))
+        self._log_trouble = ""
         #: items whose durable copy is being built again, or could not be: not tried before that time
         self._mending: dict[Item, float] = {}
         #: what scrubbing found, by node and item: each is told once
@@ -59,11 +65,13 @@ class Beats:
                 census.count(news)
                 self._coordinator.take(news)
         self._tell_damage()
+        self._log_asks()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
             for name, report in reports.items():
                 if report is not None and not report.started:
                     handles[name].start.remote()
         self._coordinator.take(Tick())
+        self._recollection.keep(machine, self._coordinator.journal, time.monotonic())
         for item in machine.state.gone:
             spec = machine.state.items[item]
             due = self._mending.get(item, 0.0) <= time.monotonic() and item not in machine.state.retired
@@ -83,6 +91,22 @@ class Beats:
             told = f"its file on {node} was found damaged by scrubbing and set aside: {why}"
             self._coordinator.journal.tell(item, told, time.time())
         self._damaged = found
+
+    def _log_asks(self) -> None:
+        """Write down what the engines answered; a disk that takes no more of it is told of once."""
+        machine, crew = self._coordinator.brain()
+        costs = {item: cost for item, (_, cost) in self._coordinator.effects.activated.items()}
+        for base, report in self._coordinator.census.engines.items():
+            place = crew.engine_places.get(base)
+            if report is None or place is None or place not in machine.state.rooms:
+                continue
+            try:
+                self._ask_log.hear(base, report.pid, report.uses, place, machine.state, costs)
+            except OSError as error:
+                told = f"the log of asks cannot be written: {error}"
+                if told != self._log_trouble:
+                    self._coordinator.journal.tell("lab", told, time.time())
+                self._log_trouble = told
 
     async def _mend(self, spec: Spec) -> None:
         mended = await self._coordinator.effects.mend(spec)

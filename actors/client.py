@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.roundtable import RoundTable
+    from actors.warming import Warming
 
 T = TypeVar("T")
 
@@ -112,8 +113,11 @@ class Lab:
     def unpin(self, item: str) -> Thing:
         return self._wait(self.aio.unpin(item))
 
-    def warm(self, name: str, within_s: float = 30.0) -> Thing:
+    def warm(self, name: str, within_s: float = 30.0) -> Warming:
         return self._wait(self.aio.warm(name, within_s))
+
+    def cool(self, name: str) -> Thing:
+        return self._wait(self.aio.cool(name))
 
     def unload(self, name: str) -> Thing:
         return self._wait(self.aio.unload(name))

@@ -1,8 +1,6 @@
-"""The Coordinator.
+"""The Coordinator: owns the Machine and the journal, performs the Machine's commands, never holds a weight.
 
-Owns the Machine and the journal, performs the Machine's commands, and never holds a weight. Every decision is
-the Machine's; this file turns each command into calls and each answer into the next event. It passes
-references from one place to another and never touches the bytes.
+Every decision is the Machine's; this file turns each command into calls and each answer into the next event.
 """
 
 from __future__ import annotations
@@ -25,6 +23,7 @@ from actors.errors import UnknownName, reach
 from actors.journal import Journal
 from actors.muster import limits, seats
 from actors.raising import Raising
+from actors.recollection import recollect
 from actors.schedule import Schedule
 from placement.errors import TierceError, WorldError
 from placement.invariants import check
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from actors.listing import Listing, Thing
     from actors.progress import Progress
     from actors.spec import LabSpec
+    from actors.warming import Warming
     from placement.config.edits import Edit
 
 #: An effect ends by its own deadline; the Machine gives it up only after that.
@@ -83,9 +83,9 @@ class Coordinator:
         self._fault: BaseException | None = None
 
     async def watch(self) -> None:
-        """Recover what the journal knows, then beat until the end of the process.
+        """Recover what the journal knows, then beat until the end; a second call returns at once.
 
-        A second call returns at once. Raises a fault of our own, never one of the world.
+        Raises a fault of our own, never one of the world.
         """
         if self.watching:
             return
@@ -143,10 +143,7 @@ class Coordinator:
         return self.spec.fingerprint, up or self._bringing is not None
 
     async def up(self) -> AsyncIterator[Progress]:
-        """Bring the lab up, telling each step.
-
-        What is up already stays as it is, what failed is tried again.
-        """
+        """Bring the lab up, telling each step; what is up stays as it is, what failed is tried again."""
         steps: asyncio.Queue[Progress | None] = asyncio.Queue()
 
         async def bring() -> None:
@@ -185,6 +182,7 @@ class Coordinator:
         self.crew = Crew(spec)
         self.crew.seats = seats(self.journal)
         self.machine = Machine(limits(spec.lab.policy, OP_S), epoch)
+        recollect(self.machine, self.journal)
         self.effects = Effects(self.crew, self.journal, epoch)
 
     async def down(self, *, forget: bool = False) -> None:
@@ -205,9 +203,8 @@ class Coordinator:
     def brain(self) -> tuple[Machine, Crew]:
         """Return the Machine and the crew. Raises WorldError TRC046 while the lab is not up."""
         if self.machine is None or self.crew is None:
-            raise WorldError(
-                "TRC046", f"lab {self.spec.lab.name} is not up yet", "wait for `tierce up` to end"
-            )
+            name = self.spec.lab.name
+            raise WorldError("TRC046", f"lab {name} is not up yet", "wait for `tierce up` to end")
         return self.machine, self.crew
 
     def open(self) -> None:
@@ -306,8 +303,11 @@ class Coordinator:
     async def pin(self, name: str, pinned: bool) -> Thing:  # noqa: FBT001  (the order itself)
         return await orders.pin(self, name, pinned=pinned)
 
-    async def warm(self, name: str, caller: str, cause: str, within_s: float) -> Thing:
+    async def warm(self, name: str, caller: str, cause: str, within_s: float) -> Warming:
         return await orders.warm(self, name, caller, cause, within_s)
+
+    async def cool(self, name: str, cause: str) -> Thing:
+        return await orders.cool(self, name, cause)
 
     async def unload(self, name: str, cause: str) -> Thing:
         return await orders.unload(self, name, cause)

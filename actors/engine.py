@@ -22,6 +22,7 @@ from actors.lm.base import BaseShape, base_shape
 from actors.lm.hub import locate
 from actors.lm.image import image_digest
 from actors.lm.image_file import opened
+from actors.uses import Use, Uses
 from placement.errors import Busy, Cold, WorldError
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Decoding:
     gauge: Gauge | None = None
     #: what its decoder tells of itself: who answers and waits, how fast, and for how long it has not moved
     stats: Stats | None = None
+    #: what it answered of late
+    uses: tuple[Use, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +129,7 @@ class Engine:
         self._ending = False
         self._closing: set[str] = set()
         self._held: dict[str, Held] = {}
+        self._uses = Uses()
         self._holding = asyncio.Lock()
 
     async def start(self) -> Decoding:
@@ -214,8 +218,9 @@ class Engine:
     async def generate(self, request: Request) -> AsyncIterator[Delta]:
         """Stream the answer of `request.item`; raises Cold before the first piece if it has no slot."""
         decoder = await self.decoder()
-        async for delta in decoder.generate(request):
-            yield delta
+        with self._uses.of(request):
+            async for delta in decoder.generate(request):
+                yield delta
 
     async def hold(self, item: str, refs: list[ray.ObjectRef[Any]], epoch: int, version: int = 0) -> HeldUse:
         """Hold the vectors [rows, dim] of a shard, a reference in a list, in place of those held before.
@@ -290,6 +295,7 @@ class Engine:
             memory=memory,
             gauge=await asyncio.to_thread(vram_gauge, device, memory) if decoder else None,
             stats=decoder.stats() if decoder else None,
+            uses=self._uses.told(),
         )
 
     def _memory(self, decoder: Decoder | None) -> int:

@@ -303,11 +303,14 @@ class Journal:
     def forget_lab(self, *, said: bool) -> None:
         """Forget what belongs to a lab that was taken down; its story and its epoch stay.
 
-        So do, unless `said`, what was said and ordered since its file, and what was fetched from where.
+        So do, unless `said`, who speaks after whom, what was said and ordered since its file, and what was
+        fetched from where.
         """
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM versions WHERE NOT network")
         for table in (*_FILLED_BY_UP[1:], *(("versions", "edits", "orders") if said else ())):
             self._db.execute(f"DELETE FROM {table}")  # noqa: S608  (names from the line above)
-        self._db.execute("DELETE FROM facts WHERE key NOT IN ('epoch', 'entries')")
+        self._db.execute("DELETE FROM facts WHERE key NOT IN ('epoch', 'entries', 'habits')")
+        if said:
+            self._db.execute("DELETE FROM facts WHERE key = 'habits'")
         self._db.execute("COMMIT")

@@ -31,6 +31,10 @@ def limits(policy: Policy, op_s: float) -> Limits:
     return Limits(
         op_s=op_s,
         high={Tier.VRAM: policy.vram_high, Tier.RAM: policy.ram_high, Tier.SSD: policy.ssd_high},
+        frequency=policy.score.frequency,
+        recency=policy.score.recency,
+        cost=policy.score.cost,
+        foresees=policy.warm_ahead,
         low={Tier.VRAM: policy.vram_low, Tier.RAM: policy.ram_low, Tier.SSD: policy.ssd_low},
     )
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 from actors import incarnations, wants
 from actors.ask import Stamp, admit
 from actors.muster import place_for
+from actors.warming import Warming
 from placement.errors import TierceError, UserError, WorldError
-from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmOrdered
+from placement.hints import forecast
+from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmCancelled, WarmOrdered
 
 if TYPE_CHECKING:
     from actors.coordinator import Coordinator
@@ -91,21 +93,39 @@ async def pin(coordinator: Coordinator, name: str, *, pinned: bool) -> Thing:
     return (await coordinator.ps()).thing(plain)
 
 
-async def warm(coordinator: Coordinator, name: str, caller: str, cause: str, within_s: float) -> Thing:
-    """Have an item brought up where it serves, ahead of need; return its row as it is now.
+async def warm(coordinator: Coordinator, name: str, caller: str, cause: str, within_s: float) -> Warming:
+    """Have an item brought up where it serves, ahead of need; return what that comes to.
 
     What rests on the network and was never fetched is fetched. Nobody is evicted who rests where he is.
-    Raises NotAllowed TRC002 for a caller that the role's `activated_by` does not name.
+    Raises NotAllowed TRC002 for a caller that the role's `activated_by` does not name, WorldError TRC022 if
+    those who stay leave no room, TRC028 if it cannot be in time, each with its numbers.
     """
     machine, crew = await coordinator.opened()
     if (role := crew.lab.roles.get(name.partition("@")[0])) is not None:
         admit(role.name, role.activated_by, Stamp(caller))
     if wants.pending(coordinator, name):
         coordinator.keep(_fetch(coordinator, name, cause, within_s))
-        return (await coordinator.ps()).thing(name)
+        return Warming((await coordinator.ps()).thing(name), None)
+    item = coordinator.item_named(name)
+    told = forecast(machine.state, item, within_s, time.monotonic(), machine.limits)
+    if told.refusal is not None:
+        raise WorldError(*told.refusal, f"see `tierce story {name}`")
+    named = {each: machine.state.items[each].name for each in (item, *told.evicts, *told.waits_for)}
+    coordinator.take(WarmOrdered(item, cause, within_s))
+    return Warming(
+        (await coordinator.ps()).thing(named[item]),
+        told.eta_s,
+        tuple(named[each] for each in told.evicts),
+        tuple(named[each] for each in told.waits_for),
+    )
+
+
+async def cool(coordinator: Coordinator, name: str, cause: str) -> Thing:
+    """Take an order to warm back; what is on its way still arrives. Return the item's row."""
+    machine, _ = await coordinator.opened()
     item = coordinator.item_named(name)
     plain = machine.state.items[item].name
-    coordinator.take(WarmOrdered(item, cause, within_s))
+    coordinator.take(WarmCancelled(item, cause))
     return (await coordinator.ps()).thing(plain)
 
 

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 #: An engine ends a request by its own deadline, with the reason; this long its word may take.
 LATE_S = 1.0
 RETRY_S = 0.2
+#: how often an answer is begun
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +238,10 @@ class Role:
     async def _decode(self, request: Request, course: _Course) -> AsyncGenerator[Delta, None]:
         """Stream from the engine.
 
-        On Cold (or an engine that is coming back) want the adapter once and retry once.
+        On Cold (or an engine that is coming back) want the adapter and try again, `TRIES` times in all: once
+        is enough unless others who wait have it evicted before this request is there.
         """
-        for last in (False, True):
+        for left in reversed(range(TRIES)):
             try:
                 async with aclosing(self._stream(request, course)) as deltas:
                     async for delta in deltas:
@@ -248,7 +251,7 @@ class Role:
                     raise Broken(
                         "TRC050", f"the answer of {self.spec.name} broke off: {error}", error.hint
                     ) from error
-                if last or not isinstance(error, (Cold, Unreachable)):
+                if not left or not isinstance(error, (Cold, Unreachable)):
                     raise
             else:
                 return

@@ -1,6 +1,6 @@
 """Measure Tierce beside PEFT, transformers, plain copies and, if told, another server.
 
-python jobs/bench.py activation|decode|churn|prefix|determinism|gpu|architectures [--shape S|M] [--json]
+python jobs/bench.py activation|decode|churn|prefix|determinism|gpu|architectures|handle [--shape S|M]
 ray job submit --working-dir . -- python jobs/bench.py decode
 """
 

@@ -1,4 +1,4 @@
-"""The small steps of which `apply`, `beat` and `orders` are made: each takes a state and returns the next."""
+"""The small steps of which `apply`, `beat` and `orders` are made: each writes to the draft it is given."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,46 +6,80 @@ from dataclasses import replace
 from typing import TypeVar
 
 from placement.messages import Copy
-from placement.state import NETWORK, Item, Limits, Node, Place, Replica, Setback, State
+from placement.state import NETWORK, Item, Limits, Node, Place, Replica, Setback, State, Want
+from placement.tally import EMPTY, Tally, count, seat_of
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-def without(mapping: Mapping[K, V], *keys: K) -> dict[K, V]:
-    """Return a copy of `mapping` that lacks `keys`, which need not be in it."""
+def without(mapping: Mapping[K, V], *keys: K) -> Mapping[K, V]:
+    """Return a copy of `mapping` that lacks `keys`, or itself if it has none of them."""
+    if mapping.keys().isdisjoint(keys):
+        return mapping
     left = dict(mapping)
     for key in keys:
         left.pop(key, None)
     return left
 
 
-def put(state: State, changes: Mapping[tuple[Item, Place], Replica | None]) -> State:
-    """Return the state with these replicas set (or taken out, for None) and both indexes in step.
+def put(draft: State, changes: Mapping[tuple[Item, Place], Replica | None]) -> None:
+    """Set these replicas (or take them out, for None) and keep the indexes in step.
 
     A refusal to drop what was there ends with it: nothing forbids to bring it back.
     """
-    replicas, spots, shelves = dict(state.replicas), dict(state.spots), dict(state.shelves)
-    left: list[tuple[Item, Place]] = []
-    for (item, place), replica in changes.items():
-        had = (item, place) in replicas
+    if not changes:
+        return
+    replicas: dict[tuple[Item, Place], Replica] = draft.own("replicas")
+    for key, replica in changes.items():
+        item, place = key
+        old = replicas.get(key)
         if replica is not None:
-            replicas[item, place] = replica
-            if not had:
-                spots[item] = tuple(sorted((*spots.get(item, ()), place)))
-                shelves[place] = {**shelves.get(place, {}), item: bytes_at(state, item, place)}
-        elif had:
-            if replicas.pop((item, place)).phase != "loading":
-                left.append((item, place))
-            spots[item] = tuple(spot for spot in spots[item] if spot != place)
-            shelves[place] = without(shelves[place], item)
-    gone = state.gone
-    for item in state.gone:
-        durable = replicas.get((item, state.items[item].durable))
+            replicas[key] = replica
+            if old is None:
+                draft.own("spots")[item] = tuple(sorted((*draft.spots.get(item, ()), place)))
+                _shelve(draft, item, place, bytes_at(draft, item, place))
+        elif old is not None:
+            del replicas[key]
+            draft.own("spots")[item] = tuple(spot for spot in draft.spots[item] if spot != place)
+            _shelve(draft, item, place, None)
+            if old.phase != "loading" and key in draft.backoff:
+                draft.backoff = without(draft.backoff, key)
+        if old is not replica:
+            draft.changed[item] = None
+            _tally(draft, item, place, old, replica)
+    for item in draft.gone:
+        durable = replicas.get((item, draft.items[item].durable))
         if durable is not None and durable.phase == "ready":
-            gone = without(gone, item)
-    backoff = without(state.backoff, *left) if left else state.backoff
-    return replace(state, replicas=replicas, spots=spots, shelves=shelves, gone=gone, backoff=backoff)
+            draft.gone = without(draft.gone, item)
+
+
+def _shelve(draft: State, item: Item, place: Place, nbytes: int | None) -> None:
+    shelf = dict(draft.shelves.get(place, {}))
+    if nbytes is None:
+        del shelf[item]
+    else:
+        shelf[item] = nbytes
+    draft.own("shelves")[place] = shelf
+
+
+def _tally(draft: State, item: Item, place: Place, old: Replica | None, new: Replica | None) -> None:
+    if old is not None and new is not None and old.phase == new.phase:
+        return
+    nbytes, base = bytes_at(draft, item, place), seat_of(draft.items[item], place)
+    tally: Tally = draft.tallies.get(place, EMPTY)
+    if old is not None:
+        tally = tally.plus(nbytes, old.phase, base, -1)
+    if new is not None:
+        tally = tally.plus(nbytes, new.phase, base, 1)
+    draft.own("tallies")[place] = tally
+
+
+def recount(draft: State, item: Item) -> None:
+    """Count anew what the places of an item hold: it has other bytes than before, or takes other seats."""
+    for place in draft.spots.get(item, ()):
+        _shelve(draft, item, place, bytes_at(draft, item, place))
+        draft.own("tallies")[place] = count(draft, place)
 
 
 def bytes_at(state: State, item: Item, place: Place) -> int:
@@ -55,89 +89,144 @@ def bytes_at(state: State, item: Item, place: Place) -> int:
     return 0 if logged or place == NETWORK else spec.nbytes
 
 
-def end_ops(state: State, ops: Iterable[str]) -> State:
-    """Return the state without these ops; a late answer to one is then unknown and ignored."""
-    return replace(state, ops=without(state.ops, *ops))
+def touch(draft: State, node: str) -> None:
+    """Have all items looked at that a node holds: what it has is in reach again, or no longer is."""
+    for place, shelf in draft.shelves.items():
+        if place.node == node:
+            draft.changed.update(dict.fromkeys(shelf))
+
+
+def add_want(draft: State, want: Want) -> None:
+    """Open a want, behind those that wait for the same item."""
+    draft.wants = {**draft.wants, want.want: want}
+    draft.queue = {**draft.queue, want.item: (*draft.queue.get(want.item, ()), want)}
+
+
+def end_want(draft: State, name: str) -> None:
+    """End a want, if it is open; who waits longest stays first of those that are left."""
+    ended = draft.wants.get(name)
+    if ended is None:
+        return
+    draft.wants = without(draft.wants, name)
+    if len(draft.queue[ended.item]) == 1:
+        draft.queue = without(draft.queue, ended.item)
+    else:
+        draft.queue = queue(draft.wants)
+
+
+def queue(wants: Mapping[str, Want]) -> dict[Item, tuple[Want, ...]]:
+    """Return the wants by item, in their order."""
+    found: dict[Item, list[Want]] = {}
+    for want in wants.values():
+        found.setdefault(want.item, []).append(want)
+    return {item: tuple(waiting) for item, waiting in found.items()}
+
+
+def end_ops(draft: State, ops: Iterable[str]) -> None:
+    """End these ops; a late answer to one is then unknown and ignored."""
+    draft.ops = without(draft.ops, *ops)
+
+
+def use(draft: State, item: Item, now_s: float) -> None:
+    """Count a use of an item where it serves."""
+    draft.own("uses")[item] = now_s
+    draft.changed[item] = None
 
 
 def set_back(
-    state: State, item: Item, place: Place, now_s: float, limits: Limits, why: tuple[str, str]
-) -> State:
-    """Return the state in which nobody tries this item and place again before a pause, doubled each time."""
-    failures = 1 + (old.failures if (old := state.backoff.get((item, place))) else 0)
+    draft: State, item: Item, place: Place, now_s: float, limits: Limits, why: tuple[str, str]
+) -> None:
+    """Let nobody try this item and place again before a pause, doubled each time."""
+    failures = 1 + (old.failures if (old := draft.backoff.get((item, place))) else 0)
     pause_s = min(limits.backoff_s * 2 ** min(failures - 1, 32), limits.backoff_max_s)
-    setback = Setback(failures, now_s + pause_s, *why)
-    return replace(state, backoff={**state.backoff, (item, place): setback})
+    _set_back(draft, item, place, Setback(failures, now_s + pause_s, *why))
 
 
-def fail_for_good(state: State, item: Item, place: Place, why: tuple[str, str]) -> State:
-    """Return the state in which this item and place is not tried until registered or moved anew."""
-    failures = 1 + (old.failures if (old := state.backoff.get((item, place))) else 0)
-    return replace(state, backoff={**state.backoff, (item, place): Setback(failures, math.inf, *why)})
+def fail_for_good(draft: State, item: Item, place: Place, why: tuple[str, str]) -> None:
+    """Let nobody try this item and place until it is registered or moved anew."""
+    failures = 1 + (old.failures if (old := draft.backoff.get((item, place))) else 0)
+    _set_back(draft, item, place, Setback(failures, math.inf, *why))
 
 
-def lose_node(state: State, node: str, reason: str, now_s: float) -> State:
-    """Return the state in which the node is lost.
+def _set_back(draft: State, item: Item, place: Place, setback: Setback) -> None:
+    draft.backoff = {**draft.backoff, (item, place): setback}
+    draft.changed[item] = None
+
+
+def lose_node(draft: State, node: str, reason: str, now_s: float) -> None:
+    """Take a node for lost.
 
     What it held in RAM and VRAM is forgotten; durable copies are kept and unreachable. Replicas with an op in
     flight stay until it ends, because their bytes may still arrive if only the connection was lost.
     """
+    touch(draft, node)
     lost = {
         (item, place): None
-        for place in sorted(place for place in state.shelves if place.node == node)
-        for item in state.shelves[place]
-        if state.replicas[item, place].op not in state.ops and place != state.items[item].durable
+        for place in sorted(place for place in draft.shelves if place.node == node)
+        for item in draft.shelves[place]
+        if draft.replicas[item, place].op not in draft.ops and place != draft.items[item].durable
     }
-    old = state.nodes[node]
-    return put(
-        replace(
-            state,
-            nodes={**state.nodes, node: Node(False, now_s, old.last_beat_s, reason)},
-            seen={place: at_s for place, at_s in state.seen.items() if place.node != node},
-            gauges={place: gauges for place, gauges in state.gauges.items() if place.node != node},
-            pressed={place: at_s for place, at_s in state.pressed.items() if place.node != node},
-        ),
-        lost,
-    )
+    old = draft.nodes[node]
+    draft.nodes = {**draft.nodes, node: Node(False, now_s, old.last_beat_s, reason)}
+    draft.seen = {place: at_s for place, at_s in draft.seen.items() if place.node != node}
+    draft.gauges = {place: gauges for place, gauges in draft.gauges.items() if place.node != node}
+    draft.pressed = {place: at_s for place, at_s in draft.pressed.items() if place.node != node}
+    put(draft, lost)
 
 
-def forget(state: State, item: Item) -> State:
-    """Return the state without any trace of a removed item."""
-    state = put(state, {(item, place): None for place in state.spots.get(item, ())})
-    ops = [op for op, running in state.ops.items() if running.command.item == item]
-    return replace(
-        state,
-        items=without(state.items, item),
-        retired=state.retired - {item},
-        homes=without(state.homes, item),
-        pins=state.pins - {item},
-        spots=without(state.spots, item),
-        gone=without(state.gone, item),
-        moves=without(state.moves, item),
-        leaves=without(state.leaves, item),
-        warms=without(state.warms, item),
-        unloads=without(state.unloads, item),
-        uses=without(state.uses, item),
-        holds=without(state.holds, item),
-        ops=without(state.ops, *ops),
-        backoff={key: setback for key, setback in state.backoff.items() if key[0] != item},
-    )
+def forget(draft: State, item: Item) -> None:
+    """Leave no trace of a removed item."""
+    put(draft, {(item, place): None for place in draft.spots.get(item, ())})
+    ops = [op for op, running in draft.ops.items() if running.command.item == item]
+    end_ops(draft, ops)
+    follow_names(draft, item, ())
+    draft.retired -= {item}
+    draft.pins -= {item}
+    draft.items = without(draft.items, item)
+    draft.homes = without(draft.homes, item)
+    draft.spots = without(draft.spots, item)
+    draft.gone = without(draft.gone, item)
+    draft.moves = without(draft.moves, item)
+    draft.leaves = without(draft.leaves, item)
+    draft.warms = without(draft.warms, item)
+    draft.unloads = without(draft.unloads, item)
+    draft.uses = without(draft.uses, item)
+    draft.holds = without(draft.holds, item)
+    draft.expected = without(draft.expected, item)
+    draft.patience = without(draft.patience, item)
+    draft.heat = without(draft.heat, item)
+    draft.due = without(draft.due, item)
+    draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}
 
 
-def expire_ops(state: State, now_s: float, limits: Limits) -> State:
-    """Return the state without the ops that are past their deadline.
+def follow_names(draft: State, item: Item, names: tuple[str, ...]) -> None:
+    """Have an item follow the use of these names, and of no others."""
+    old = draft.items[item].after if item in draft.items else ()
+    followers = {name: items for name, items in draft.followers.items() if name not in old}
+    for name in dict.fromkeys((*old, *names)):
+        items = tuple(other for other in draft.followers.get(name, ()) if other != item)
+        if name in names:
+            items = (*items, item)
+        if items:
+            followers[name] = items
+    draft.followers = followers
+
+
+def expire_ops(draft: State, now_s: float, limits: Limits) -> None:
+    """End the ops that are past their deadline.
 
     The outcome is unknown, so the replica keeps its phase and its room until a beat asked later tells; on a
     lost node it is forgotten, because the node's first beat will tell everything.
     """
-    late = {op: running for op, running in state.ops.items() if now_s >= running.deadline_s}
+    late = {op: running for op, running in draft.ops.items() if now_s >= running.deadline_s}
     changes: dict[tuple[Item, Place], Replica | None] = {}
     for running in late.values():
         command = running.command
         place = command.target if isinstance(command, Copy) else command.place
         if isinstance(command, Copy):
             why = ("TRC015", f"no answer from {place} within {now_s - running.began_s:.1f} s")
-            state = set_back(state, command.item, place, now_s, limits, why)
-        replica = state.replicas[command.item, place]
-        changes[command.item, place] = replace(replica, since_s=now_s) if state.alive(place.node) else None
-    return put(end_ops(state, late), changes) if late else state
+            set_back(draft, command.item, place, now_s, limits, why)
+        replica = draft.replicas[command.item, place]
+        changes[command.item, place] = replace(replica, since_s=now_s) if draft.alive(place.node) else None
+    end_ops(draft, late)
+    put(draft, changes)

@@ -1,11 +1,15 @@
 """What must always hold: checked after every event in tests, in simulation and in the running lab."""
 
-from placement.change import bytes_at
+import math
+
+from placement.change import bytes_at, queue
+from placement.due import look_s
 from placement.errors import TierceError
 from placement.messages import Copy
 from placement.orders import is_done
 from placement.pressure import is_overfull
 from placement.state import NETWORK, Item, Limits, Op, Place, State
+from placement.tally import EMPTY, count
 from placement.tiers import Tier
 
 
@@ -23,6 +27,7 @@ def check(state: State, limits: Limits) -> None:
     for item, place in state.replicas:
         _check_replica(state, item, place)
     _check_indexes(state)
+    _check_lists(state)
     _check_strays(state)
 
 
@@ -102,12 +107,30 @@ def _check_indexes(state: State) -> None:
     if len(set(counts)) > 1:
         raise _broken("the indexes agree", "{} replicas, {} spots, {} shelved".format(*counts))
     for place, shelf in state.shelves.items():
+        tally = count(state, place)
+        if state.tallies.get(place, EMPTY) != tally:
+            raise _broken("the indexes agree", f"{place} has {tally}, not {state.tallies.get(place)}")
         for item, nbytes in shelf.items():
             due = bytes_at(state, item, place)
             if nbytes != due:
                 raise _broken(
                     "bytes are counted as registered", f"{item} takes {nbytes} at {place}, not {due}"
                 )
+
+
+def _check_lists(state: State) -> None:
+    """Check the indexes of wants and of names, and that nobody is forgotten by the Ticks to come."""
+    if state.queue != queue(state.wants):
+        raise _broken("the indexes agree", f"{dict(state.queue)} is not the queue of {dict(state.wants)}")
+    followed = {(name, item) for name, items in state.followers.items() for item in items}
+    named = {(name, item) for item, spec in state.items.items() for name in spec.after}
+    if followed != named:
+        raise _broken("the indexes agree", f"{sorted(followed ^ named)} are in one of them only")
+    for item in state.items:
+        look = look_s(state, item, state.now_s)
+        due = state.due.get(item, math.inf)
+        if due > max(look, state.now_s):
+            raise _broken("who has to be looked at is due", f"{item} at {due}, not at {look}")
 
 
 def _check_strays(state: State) -> None:
@@ -124,6 +147,7 @@ def _check_strays(state: State) -> None:
         "gone": set(state.gone),
         "retired": set(state.retired),
         "spots": set(state.spots),
+        "due": set(state.due),
         "backoff": {item for item, _ in state.backoff},
         "wants": {want.item for want in state.wants.values()},
         "ops": {op.command.item for op in state.ops.values()},

@@ -1,9 +1,12 @@
 """The brain: events in, commands out. It never waits, reads no clock and throws no dice."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from placement import policies
 from placement.apply import apply
+from placement.due import due_items, due_there, schedule
+from placement.habits import Habits
 from placement.messages import (
     Beat,
     Command,
@@ -23,7 +26,7 @@ from placement.messages import (
     describe,
 )
 from placement.news import news, warmth
-from placement.plan import plan
+from placement.plan import admit
 from placement.policies import Policy
 from placement.state import Item, Limits, State
 
@@ -34,8 +37,8 @@ OPS = 1000
 class Machine:
     """Decides for one lab. One owner calls `handle` with every event, as it learns of them.
 
-    `state` is a frozen value to read, valid until the next `handle`. Equal events at equal times give equal
-    commands.
+    `state` is a value to read, which stays as it is: the next `handle` makes another. Equal events at equal
+    times give equal commands.
 
     `news` is what the last `handle` learned of each item, for the owner to write down: registrations and
     orders, what a node's news or a Tick changed, wants given up, moves, warm and unload orders done or undone
@@ -60,19 +63,22 @@ class Machine:
         has changed, and there is no news.
         """
         before, self.news = self.state, ()
-        applied = state = apply(before, event, now_s, self.limits)
+        draft = apply(before, event, now_s, self.limits)
+        told = tuple(news(before, draft, event, self._op_items))
         commands: list[Command] = []
-        items = _touched(before, applied, event)
+        items = _touched(before, draft, event)
         for policy in self._policies:
-            planned = plan(state, policy(state, items, now_s, self.limits), now_s, self.limits)
-            state = planned.state
-            commands.extend(planned.commands)
-        self.state = state
+            commands += admit(draft, policy(draft, items, now_s, self.limits), now_s, self.limits)
+        schedule(draft, dict.fromkeys((*draft.changed, *items)), now_s)
+        self.state = draft
         refused = ((command.item, describe(command)) for command in commands if isinstance(command, Refuse))
-        told = news(before, applied, event, self._op_items)
-        self.news = (*told, *warmth(before, state, event), *refused)
+        self.news = (*told, *warmth(before, draft, event), *refused)
         self._remember(commands)
         return commands
+
+    def remember(self, habits: Habits) -> None:
+        """Begin with habits that another Machine of this lab has learned; before the first event."""
+        self.state = replace(self.state, habits=habits)
 
     def _remember(self, commands: Iterable[Command]) -> None:
         """Keep whose each op was, for an answer that comes after its end."""
@@ -84,18 +90,13 @@ class Machine:
 
 
 def _touched(before: State, after: State, event: Event) -> list[Item]:
-    """Return whom an event is about: all items on a Tick, those held there for a node's news, else one."""
+    """Return whom an event is about: those that are due on a Tick, whom a node's news changed, else one."""
+    touched: Iterable[Item]
     match event:
         case Tick():
-            return list(after.items)
+            return due_items(after, after.now_s)
         case NodeJoined(node) | NodeLost(node) | Beat(node):
-            shelves = (
-                shelf
-                for state in (before, after)
-                for place, shelf in state.shelves.items()
-                if place.node == node
-            )
-            touched = [item for shelf in shelves for item in shelf]
+            touched = (*after.changed, *due_there(after, node, after.now_s))
         case Copied(op) | CopyFailed(op) | Dropped(op) | DropRefused(op):
             touched = [before.ops[op].command.item] if op in before.ops else []
         case Registered(spec):

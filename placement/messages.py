@@ -156,6 +156,14 @@ class WarmOrdered:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmCancelled:
+    """An order to warm is taken back: a copy in flight still arrives, and nothing keeps the item there."""
+
+    item: Item
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
 class UnloadOrdered:
     """The item goes where it rests when idle, as soon as nobody holds it, until its next use."""
 
@@ -226,6 +234,7 @@ Event = (
     | MoveOrdered
     | PinSet
     | WarmOrdered
+    | WarmCancelled
     | UnloadOrdered
     | Tick
 )
@@ -251,6 +260,8 @@ def describe(message: Event | Command) -> str:
             return f"dropped (op {op})"
         case DropRefused(op, leases):
             return f"not dropped: {leases} in use (op {op})"
+        case WarmCancelled(_, cause):
+            return f"need not be warm: {cause}"
         case _:
             return _describe_news(message)
 

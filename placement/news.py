@@ -56,13 +56,16 @@ def news(
 def warmth(before: State, after: State, event: Event) -> Iterator[tuple[Item, str]]:
     """Yield which warm and unload orders began by themselves, and how others ended."""
     warmed = [event.item] if isinstance(event, WarmOrdered) else []
-    for item, order in after.warms.items():
-        if item not in warmed and item not in before.warms:
-            yield item, f"to be warm: {order.cause}"
-    for item in dict.fromkeys((*before.warms, *warmed)):
-        if item in after.items and item not in after.warms:
-            yield item, _end_of_warm(after, item)
+    if warmed or before.warms is not after.warms:
+        for item, order in after.warms.items():
+            if item not in warmed and item not in before.warms:
+                yield item, f"to be warm: {order.cause}"
+        for item in dict.fromkeys((*before.warms, *warmed)):
+            if item in after.items and item not in after.warms:
+                yield item, _end_of_warm(after, item)
     unloaded = [event.item] if isinstance(event, UnloadOrdered) else []
+    if not unloaded and before.unloads is after.unloads:
+        return
     for item in dict.fromkeys((*before.unloads, *unloaded)):
         if item in after.items:
             yield from _unloaded(before.unloads.get(item), after, item)
@@ -110,13 +113,12 @@ def _unloaded(was: Unload | None, after: State, item: Item) -> Iterator[tuple[It
 
 
 def _changes(before: State, after: State, cause: str) -> Iterator[tuple[Item, str]]:
-    for op, running in before.ops.items():
-        if op not in after.ops:
-            yield running.command.item, f"op {op} ended without an answer ({cause})"
-    if before.spots is after.spots:
-        return
-    for item, places in after.spots.items():
-        known = before.spots.get(item, ())
-        if places is not known:
+    if before.ops is not after.ops:
+        for op, running in before.ops.items():
+            if op not in after.ops:
+                yield running.command.item, f"op {op} ended without an answer ({cause})"
+    for item in after.changed:
+        known, places = before.spots.get(item, ()), after.spots.get(item, ())
+        if places is not known and item in after.items:
             yield from ((item, f"no longer at {place} ({cause})") for place in known if place not in places)
             yield from ((item, f"found at {place} ({cause})") for place in places if place not in known)

@@ -6,58 +6,57 @@ An order that can never be met is refused with its numbers.
 from collections.abc import Iterable
 from dataclasses import replace
 
-from placement.change import put, without
+from placement.change import put, use, without
 from placement.errors import UserError, WorldError
-from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmOrdered
+from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmCancelled, WarmOrdered
 from placement.state import NETWORK, Item, Limits, Move, Place, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
-from placement.warmth import Unload, Warm, unload, warm
+from placement.warmth import Unload, Warm, cool, unload, warm
 
-Order = MoveOrdered | PinSet | WarmOrdered | UnloadOrdered
+Order = MoveOrdered | PinSet | WarmOrdered | WarmCancelled | UnloadOrdered
 
 
-def obey(state: State, order: Order, now_s: float, limits: Limits) -> State:
-    """Return the state in which an order for a known item stands; raise TRC02x if it can never be met."""
+def obey(draft: State, order: Order, now_s: float, limits: Limits) -> None:
+    """Have an order for a known item stand; raise TRC02x if it can never be met."""
     match order:
         case MoveOrdered():
-            return move(state, order, now_s, limits)
+            move(draft, order, now_s, limits)
         case PinSet():
-            return pin(state, order)
+            pin(draft, order)
         case WarmOrdered(item, cause, within_s):
-            return warm(state, item, Warm(cause, now_s, now_s + within_s))
+            warm(draft, item, Warm(cause, now_s, now_s + within_s))
+        case WarmCancelled(item):
+            cool(draft, item)
         case UnloadOrdered(item, cause):
-            return unload(state, item, Unload(cause, now_s + limits.move_s))
+            unload(draft, item, Unload(cause, now_s + limits.move_s))
 
 
-def move(state: State, order: MoveOrdered, now_s: float, limits: Limits) -> State:
-    """Return the state in which `order.to` is the item's home and its other replicas are to leave.
+def move(draft: State, order: MoveOrdered, now_s: float, limits: Limits) -> None:
+    """Make `order.to` the item's home; its other replicas are to leave.
 
     An adapter that goes to the RAM or SSD of another node gets its durable copy there first.
     """
     item = order.item
-    spec = state.items[item]
+    spec = draft.items[item]
     to = NETWORK if order.to.tier is Tier.NETWORK else order.to
     landing = _landing(spec, to)
-    _check_reachable(state, item, to)
-    _check_fits(state, item, to, residents=to.tier is not Tier.VRAM)
+    _check_reachable(draft, item, to)
+    _check_fits(draft, item, to, residents=to.tier is not Tier.VRAM)
     if landing is not None and landing != to:
-        _check_reachable(state, item, landing)
-        _check_fits(state, item, landing, residents=True)
-    held = state.spots.get(item, ()) if order.clears else ()
+        _check_reachable(draft, item, landing)
+        _check_fits(draft, item, landing, residents=True)
+    held = draft.spots.get(item, ()) if order.clears else ()
     others = frozenset(place for place in held if place not in (to, landing, spec.durable))
-    pending = state.moves.get(item)
-    before = pending.before if pending else state.homes.get(item)
+    pending = draft.moves.get(item)
+    before = pending.before if pending else draft.homes.get(item)
     ordered = Move(to, before, order.cause, now_s + limits.move_s, landing)
-    return replace(
-        state,
-        homes={**state.homes, item: to},
-        moves={**state.moves, item: ordered},
-        leaves={**state.leaves, item: others},
-        unloads=without(state.unloads, item),
-        uses={**state.uses, item: now_s},
-        backoff=without(state.backoff, (item, to), *([(item, landing)] if landing is not None else [])),
-    )
+    draft.homes = {**draft.homes, item: to}
+    draft.moves = {**draft.moves, item: ordered}
+    draft.leaves = {**draft.leaves, item: others}
+    draft.unloads = without(draft.unloads, item)
+    draft.backoff = without(draft.backoff, (item, to), *([(item, landing)] if landing is not None else []))
+    use(draft, item, now_s)
 
 
 def _landing(spec: Spec, to: Place) -> Place | None:
@@ -74,16 +73,16 @@ def is_done(state: State, item: Item) -> bool:
     return all(state.ready(item, place) for place in (ordered.to, ordered.landing) if place is not None)
 
 
-def arrive(state: State, item: Item) -> State:
-    """Return the state in which a move that is done has ended.
+def arrive(draft: State, item: Item) -> None:
+    """End a move that is done.
 
     After one to another node the copy there is the durable one, the item unloads on its new node, and the
     old node's file is to leave.
     """
-    landing, spec = state.moves[item].landing, state.items[item]
-    state = replace(state, moves=without(state.moves, item))
+    landing, spec = draft.moves[item].landing, draft.items[item]
+    draft.moves = without(draft.moves, item)
     if landing is None:
-        return state
+        return
     old = spec.landing or spec.durable
     to = spec.unload_to
     if to is not None and to.node == old.node and to.tier in {Tier.RAM, Tier.SSD}:
@@ -92,29 +91,28 @@ def arrive(state: State, item: Item) -> State:
         spec = replace(spec, landing=landing, unload_to=to)
     else:
         spec = replace(spec, durable=landing, unload_to=to)
-    left = state.replicas.get((item, old))
-    unknown = left is not None and not state.alive(old.node) and left.op not in state.ops
-    leaves = state.leaves.get(item, frozenset()) | {old}
-    state = replace(state, items={**state.items, item: spec}, leaves={**state.leaves, item: leaves})
-    return put(state, {(item, old): None} if unknown else {})
+    left = draft.replicas.get((item, old))
+    unknown = left is not None and not draft.alive(old.node) and left.op not in draft.ops
+    leaves = draft.leaves.get(item, frozenset()) | {old}
+    draft.own("items")[item] = spec
+    draft.leaves = {**draft.leaves, item: leaves}
+    put(draft, {(item, old): None} if unknown else {})
 
 
-def pin(state: State, order: PinSet) -> State:
-    """Return the state in which the item is pinned at its home, or no longer is."""
-    if order.pinned and not state.pinned(order.item):
-        _check_fits(state, order.item, state.home(order.item), residents=False)
-    return replace(state, pins=state.pins | {order.item} if order.pinned else state.pins - {order.item})
+def pin(draft: State, order: PinSet) -> None:
+    """Pin the item at its home, or no longer do."""
+    if order.pinned and not draft.pinned(order.item):
+        _check_fits(draft, order.item, draft.home(order.item), residents=False)
+    draft.pins = draft.pins | {order.item} if order.pinned else draft.pins - {order.item}
 
 
-def roll_back(state: State, item: Item) -> State:
-    """Return the state in which a move that failed is undone: the home before it is the home again."""
-    before = state.moves[item].before
-    return replace(
-        state,
-        homes=without(state.homes, item) if before is None else {**state.homes, item: before},
-        moves=without(state.moves, item),
-        leaves=without(state.leaves, item),
-    )
+def roll_back(draft: State, item: Item) -> None:
+    """Undo a move that failed: the home before it is the home again."""
+    before = draft.moves[item].before
+    draft.homes = without(draft.homes, item) if before is None else {**draft.homes, item: before}
+    draft.moves = without(draft.moves, item)
+    draft.leaves = without(draft.leaves, item)
+    draft.changed[item] = None
 
 
 def _check_reachable(state: State, item: Item, to: Place) -> None:
@@ -155,8 +153,10 @@ def _check_fits(state: State, item: Item, place: Place, *, residents: bool) -> N
     spec = state.items[item]
     others = [
         other
-        for other in state.items
-        if other != item and _must_stay(state, other, place, residents=residents)
+        for other, known in state.items.items()
+        if (place in (known.durable, known.home) or other in state.homes or other in state.moves)
+        and other != item
+        and _must_stay(state, other, place, residents=residents)
     ]
     taken = sum(state.items[other].nbytes for other in others)
     if spec.nbytes + taken > room.capacity:

@@ -4,9 +4,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from placement.apply import begin
+from placement.due import schedule
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.pressure import left, level
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
+from placement.tally import EMPTY
 from placement.tiers import Tier
 from placement.units import format_bytes, format_seconds
 
@@ -27,16 +29,24 @@ def plan(state: State, suggestions: Iterable[Command], now_s: float, limits: Lim
 
     The op ids that suggestions carry are ignored: an admitted Copy or Drop gets "<epoch>.<n>".
     """
+    draft = state.draft()
+    commands = admit(draft, suggestions, now_s, limits)
+    schedule(draft, draft.changed, now_s)
+    return Plan(draft, tuple(commands))
+
+
+def admit(draft: State, suggestions: Iterable[Command], now_s: float, limits: Limits) -> list[Command]:
+    """As `plan`, but record the commands in the draft itself, once all suggestions are made."""
     admitted: list[Command] = []
-    for suggestion in suggestions:
+    for suggestion in tuple(suggestions):
         command = suggestion
-        if not is_safe(state, command, now_s, limits):
+        if not is_safe(draft, command, now_s, limits):
             continue
         if isinstance(command, Copy | Drop):
-            command = replace(command, op=f"{state.epoch}.{state.issued + 1}")
-        state = begin(state, command, now_s, limits)
+            command = replace(command, op=f"{draft.epoch}.{draft.issued + 1}")
+        begin(draft, command, now_s, limits)
         admitted.append(command)
-    return Plan(state, tuple(admitted))
+    return admitted
 
 
 def is_safe(state: State, command: Command, now_s: float, limits: Limits) -> bool:
@@ -96,7 +106,7 @@ def _against_target(state: State, item: Item, target: Place, limits: Limits) -> 
         yield f"{target} has not reported yet what it holds"
     if crowded := no_room(state, item, target):
         yield crowded
-    loading = sum(state.replicas[other, target].phase == "loading" for other in state.shelves.get(target, {}))
+    loading = state.tallies.get(target, EMPTY).loading
     if loading >= limits.copies_per_place:
         yield f"{loading} copies into {target} are in flight, and {limits.copies_per_place} may be"
 
@@ -122,7 +132,7 @@ def no_room(state: State, item: Item, place: Place) -> str:
             f"{occupants(state, place)}"
         )
     seats, seated = room.seats.get(spec.base, 0), state.seated(place, spec.base)
-    if state.takes_seat(item, place) and seated >= seats:
+    if seated >= seats and state.takes_seat(item, place):
         told.append(
             f"{place} has {seats} seats for base {spec.base}, and {seated} are taken: "
             f"{occupants(state, place)}"
@@ -150,15 +160,20 @@ def _against_drop(state: State, drop: Drop, now_s: float, limits: Limits) -> Ite
             yield from _against_draining(state, item, place, now_s, limits)
         else:
             yield f"{replica.leases} lease{'s' if replica.leases > 1 else ''}"
-    if any(
-        isinstance(op.command, Copy) and op.command.item == item and op.command.source == place
-        for op in state.ops.values()
-    ):
+    if _is_read(state, item, place):
         yield "being copied from"
     if state.blocked(item, place, now_s) is not None:
         yield "refused to go a moment ago"
     if item not in state.retired:
         yield from _against_losing(state, item, place, now_s)
+
+
+def _is_read(state: State, item: Item, place: Place) -> bool:
+    """Tell whether a copy in flight reads the item there."""
+    running = (state.ops.get(replica.op) for _, replica in state.at(item) if replica.phase == "loading")
+    return any(
+        isinstance(op.command, Copy) and op.command.source == place for op in running if op is not None
+    )
 
 
 def _against_draining(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> Iterator[str]:
@@ -172,8 +187,8 @@ def _against_draining(state: State, item: Item, place: Place, now_s: float, limi
         yield f"another is leaving {place} already"
     elif not any(
         now_s - want.since_s >= limits.drain_after_s
-        for want in state.wants.values()
-        if state.goal(want.item) == place and (want.item, place) not in state.replicas
+        for item, (want, *_) in state.queue.items()
+        if state.goal(item) == place and (item, place) not in state.replicas
     ):
         yield f"nobody has waited for {place} for {format_seconds(limits.drain_after_s)}"
 

@@ -1,7 +1,9 @@
 """What ought to be done: each policy looks at a state and suggests; `placement.plan` admits."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 
+from placement.foresight import foresee, keep_near
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.plan import objections
 from placement.pressure import crowded
@@ -13,7 +15,7 @@ from placement.state import NETWORK, Item, Limits, Place, State, Want
 from placement.units import format_seconds
 from placement.warmth import failed_for_good
 
-#: `items` are those that the event touched, and all on a Tick; what they miss waits for the next Tick
+#: `items` are those that the event touched, on a Tick those that are due: what they miss waits for a Tick
 Policy = Callable[[State, Iterable[Item], float, Limits], Iterator[Command]]
 
 
@@ -27,20 +29,17 @@ def serve_wants(
 
     Who waits longest comes first. A want that finds all seats in use for `drain_after_s` has one drained.
     """
-    asked: dict[Item, list[Want]] = {}
-    for want in state.wants.values():
-        asked.setdefault(want.item, []).append(want)
     bookings = Bookings(state, now_s, limits)
-    for item, wants in asked.items():
+    for item, wants in state.queue.items():
         served = state.served_at(item)
         if served is not None:
             yield from (Grant(want.want, item, served) for want in wants)
             continue
-        hopeless = _hopeless(state, item)
-        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]
+        lost = hopeless(state, item)
+        waiting = [want for want in wants if lost is None and now_s < want.deadline_s]
         for want in wants:
             if want not in waiting:
-                yield Refuse(want.want, item, *(hopeless or _too_late(state, want, now_s, limits)))
+                yield Refuse(want.want, item, *(lost or _too_late(state, want, now_s, limits)))
         if waiting:
             spec = state.items[item]
             who = "role" if spec.kind == "adapter" else "shard"
@@ -56,7 +55,8 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
     waits for room is left to them, and so is one whose memory would be filled beyond its mark.
     """
     missing: dict[Item, Place] = {}
-    for item in dict.fromkeys((*state.moves, *sorted(state.pins), *items)):
+    away = sorted(item for item in state.pins if state.due.get(item) == -math.inf)
+    for item in dict.fromkeys((*state.moves, *away, *items)):
         if item in state.retired:
             continue
         if item in state.gone and state.items[item].kind == "adapter":
@@ -64,6 +64,8 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         rest = _stage(state, item, now_s)
         if (item, rest) not in state.replicas and rest in state.rooms:
             missing[item] = rest
+    if not missing:
+        return
     bookings = Bookings(state, now_s, limits)
     urgent = [item for item in missing if item in state.moves or state.pinned(item)]
     for item in urgent:
@@ -72,7 +74,7 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         yield from bring(state, item, missing[item], reason, bookings, now_s)
     kept_free = _waited_for(state) | bookings.waiting
     for item, rest in missing.items():
-        idle = "" if rest == state.home(item) else f"idle for {state.items[item].idle_s:.0f} s; "
+        idle = "" if rest == state.home(item) else f"idle for {state.idle_s(item):.0f} s; "
         for suggested in copy(state, item, rest, f"{idle}it rests at {rest}"):
             target = suggested.target
             if target not in kept_free and not crowded(state, target, suggested.nbytes, limits):
@@ -120,7 +122,8 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
     """Drop replicas that were idle for `idle_s` where the item does not rest, once it is ready where it does.
 
     A shard has one serving index, and a place that is overfull cannot wait: there, nothing has to be idle
-    first; nor has what a person unloads. What came from an address is idle when its last use was long ago.
+    first; nor has what a person unloads. What was brought up, or came from an address, is idle when its last
+    use was long ago.
     """
     for item in items:
         spec, places = state.items[item], state.spots.get(item, ())
@@ -133,8 +136,9 @@ def evict_idle(state: State, items: Iterable[Item], now_s: float, _limits: Limit
         ordered = state.unloads.get(item)
         for place in places:
             used_s = state.replicas[item, place].used_s
-            idle_s = now_s - (max(used_s, state.uses[item]) if spec.durable == NETWORK else used_s)
-            due = idle_s >= spec.idle_s or spec.kind == "shard" or place in state.over
+            brought = spec.durable == NETWORK or place.tier.height > rest.tier.height
+            idle_s = now_s - (max(used_s, state.uses[item]) if brought else used_s)
+            due = idle_s >= state.idle_s(item) or spec.kind == "shard" or place in state.over
             if (due or ordered is not None) and place not in stays:
                 why = f"unloaded by {ordered.cause}" if ordered else f"idle for {idle_s:.0f} s"
                 yield Drop("", item, place, f"{why}; it rests at {rest}")
@@ -160,6 +164,8 @@ DEFAULT: tuple[Policy, ...] = (
     relieve,
     keep_home,
     warm_ahead,
+    foresee,
+    keep_near,
     evict_idle,
     clear_removed,
 )
@@ -167,13 +173,13 @@ DEFAULT: tuple[Policy, ...] = (
 
 def _waited_for(state: State) -> set[Place]:
     """Return the places where a want waits for its item to be brought."""
-    wanted = {want.item: state.goal(want.item) for want in state.wants.values()}
+    wanted = {item: state.goal(item) for item in state.queue}
     cold = [(item, goal) for item, goal in wanted.items() if (item, goal) not in state.replicas]
     legs = [next_leg(state, item, goal) for item, goal in cold]
     return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}
 
 
-def _hopeless(state: State, item: Item) -> tuple[str, str] | None:
+def hopeless(state: State, item: Item) -> tuple[str, str] | None:
     """Return code and reason if waiting cannot help a want for an item that is not served now."""
     goal, spec = state.goal(item), state.items[item]
     if item in state.retired:

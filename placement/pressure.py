@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from placement.state import Gauge, Limits, Place, State
+from placement.tally import EMPTY
 from placement.units import format_bytes
 
 
@@ -52,8 +53,7 @@ def level(state: State, place: Place, going: int = 0) -> Level:
 
 def leaving(state: State, place: Place) -> int:
     """Return the bytes that are on their way out of a place."""
-    shelf = state.shelves.get(place, {})
-    return sum(nbytes for item, nbytes in shelf.items() if state.replicas[item, place].phase == "leaving")
+    return state.tallies.get(place, EMPTY).leaving_nbytes
 
 
 def left(state: State, place: Place) -> int:
@@ -88,17 +88,27 @@ def crowded(state: State, place: Place, nbytes: int, limits: Limits) -> str:
     return f"{full}, and with {format_bytes(nbytes)} more it would be over {share:.0%}"
 
 
-def press(state: State, places: Iterable[Place], now_s: float, limits: Limits) -> State:
-    """Return the state that knows which of these places are over their high mark, or were of late."""
-    pressed = dict(state.pressed)
+def press(draft: State, places: Iterable[Place], now_s: float, limits: Limits) -> None:
+    """Note which of these places are over their high mark, or were of late."""
+    pressed = dict(draft.pressed)
     for place in places:
-        if place not in state.rooms:
+        if place not in draft.rooms:
             continue
-        if level(state, place, leaving(state, place)).share > limits.high.get(place.tier, 1.0):
+        if _is_over(draft, place, limits.high.get(place.tier, 1.0)):
             pressed[place] = now_s
-        elif now_s - pressed.get(place, now_s) >= limits.calm_s:
+        elif place in pressed and now_s - pressed[place] >= limits.calm_s:
             del pressed[place]
-    return state if pressed == state.pressed else replace(state, pressed=pressed)
+    if pressed != draft.pressed:
+        draft.pressed = pressed
+
+
+def _is_over(state: State, place: Place, high: float) -> bool:
+    """Tell whether a place with a Room is filled beyond a share, what leaves it taken as gone."""
+    room, ours = state.rooms[place], state.used(place) - leaving(state, place)
+    gauges = state.gauges.get(place)
+    if not gauges:
+        return room.fixed + ours > high * room.budget if room.budget > 0 else high < 1.0
+    return any(Level(gauge, gauge.others + room.fixed + ours).share > high for gauge in gauges)
 
 
 def is_overfull(state: State, place: Place) -> bool:

@@ -6,21 +6,22 @@ from placement.messages import Command, Copy, Drop
 from placement.plan import is_safe
 from placement.pressure import crowded, is_measured, leaving, left, level
 from placement.routes import best_source
+from placement.score import density, worth
 from placement.state import Item, Limits, Place, State
 from placement.tiers import Tier
-from placement.units import format_seconds
 
 
 def relieve(state: State, items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
     """Drop the least valuable of each place that was over its high mark until it is under its low one.
 
-    Surplus goes first (what does not rest there), then what rests there, each idle longest first; never what
-    is leased, pinned, wanted, durable, on its way or the only index of a shard, which is copied to a lower
-    tier first. A budget that nobody measures is a promise to what rests there: it sheds surplus only, and
-    only what was idle for `calm_s`, so that a lab whose homes fill its budget is at rest.
+    Surplus goes first (what does not rest there), then what rests there, each least worth for its bytes first
+    (`placement/score.py`); never what is leased, pinned, wanted, durable, on its way or the only index of a
+    shard, which is copied to a lower tier first. A budget that nobody measures is a promise to what rests
+    there: it sheds surplus only, and only what was idle for `calm_s`, so that a lab whose homes fill its
+    budget is at rest.
     """
     touched = {place for item in items for place in state.spots.get(item, ())}
-    wanted = {want.item for want in state.wants.values()}
+    wanted = set(state.queue)
     for place in sorted(touched & state.pressed.keys()):
         yield from _relieve(state, place, wanted, now_s, limits)
 
@@ -40,8 +41,8 @@ def _relieve(
         if busy or state.replicas[item, place].phase != "ready":
             continue
         surplus = state.rest(item, now_s) != place
-        idle = format_seconds(now_s - _used_s(state, item, place))
-        why = f"{'not resting there' if surplus else 'resting there'}, last used {idle} ago"
+        valued = worth(state, item, place, now_s, limits)
+        why = f"{'not resting there' if surplus else 'resting there'}, {valued}"
         reason = f"{place} is {full}, down to {low:.0%}: {why}"
         drop = Drop("", item, place, reason)
         safe = is_safe(state, drop, now_s, limits)
@@ -57,8 +58,8 @@ def _least_valuable(state: State, place: Place, now_s: float, limits: Limits) ->
     for item in state.shelves.get(place, {}):
         rests, used_s = state.rest(item, now_s) == place, _used_s(state, item, place)
         if measured or (not rests and now_s - used_s >= limits.calm_s):
-            keyed.append((rests, used_s, item))
-    return [item for _, _, item in sorted(keyed)]
+            keyed.append((rests, density(state, item, place, now_s, limits), used_s, item))
+    return [item for *_, item in sorted(keyed)]
 
 
 def _used_s(state: State, item: Item, place: Place) -> float:

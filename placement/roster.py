@@ -1,8 +1,6 @@
 """Who belongs to the lab: items registered, and removed."""
 
-from dataclasses import replace
-
-from placement.change import bytes_at, put, without
+from placement.change import follow_names, put, recount, without
 from placement.errors import UserError, WorldError
 from placement.messages import Registered
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
@@ -10,43 +8,42 @@ from placement.tiers import Tier
 from placement.warmth import Warm, warm
 
 
-def register(state: State, event: Registered, now_s: float, limits: Limits) -> State:
-    """Return the state in which an item belongs to the lab as its spec says.
+def register(draft: State, event: Registered, now_s: float, limits: Limits) -> None:
+    """Take an item in as its spec says.
 
     Raises UserError TRC024 for a spec that contradicts itself, WorldError TRC025 for an item that is still
     being removed.
     """
     spec, item = event.spec, event.spec.item
     _check_spec(event)
-    if item in state.retired:
+    if item in draft.retired:
         raise WorldError(
             "TRC025", f"{item} is still being removed", "try again when it is gone from `tierce ps`"
         )
-    old = state.items.get(item)
+    old = draft.items.get(item)
     if old is not None and old.home != spec.home:
-        state = replace(state, homes=without(state.homes, item), moves=without(state.moves, item))
+        draft.homes, draft.moves = without(draft.homes, item), without(draft.moves, item)
     if old is None or old.pinned != spec.pinned:
-        state = replace(state, pins=state.pins | {item} if spec.pinned else state.pins - {item})
-    state = replace(
-        state,
-        items={**state.items, item: spec},
-        uses={item: now_s, **state.uses},
-        backoff={key: setback for key, setback in state.backoff.items() if key[0] != item},
-        strangers={place: without(others, item) for place, others in state.strangers.items()},
-    )
-    for place in state.spots.get(item, ()):
-        shelf = {**state.shelves[place], item: bytes_at(state, item, place)}
-        state = replace(state, shelves={**state.shelves, place: shelf})
+        draft.pins = draft.pins | {item} if spec.pinned else draft.pins - {item}
+    follow_names(draft, item, spec.after)
+    draft.own("items")[item] = spec
+    draft.own("uses").setdefault(item, now_s)
+    draft.changed[item] = None
+    draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}
+    draft.strangers = {
+        place: left for place, others in draft.strangers.items() if (left := without(others, item))
+    }
+    recount(draft, item)
+    draft.over |= set(draft.spots.get(item, ())) | set(event.at)
     held = {
         (item, place): Replica("ready", now_s, now_s)
         for place in event.at
-        if (item, place) not in state.replicas
-        and (place == spec.durable or (state.alive(place.node) and place in state.rooms))
+        if (item, place) not in draft.replicas
+        and (place == spec.durable or (draft.alive(place.node) and place in draft.rooms))
     }
-    state = put(replace(state, over=state.over | set(state.spots.get(item, ())) | set(event.at)), held)
-    if old is not None or not spec.at_start:
-        return state
-    return warm(state, item, Warm("at start", now_s, now_s + limits.move_s))
+    put(draft, held)
+    if old is None and spec.at_start:
+        warm(draft, item, Warm("at start", now_s, now_s + limits.move_s), foretold=False)
 
 
 def _check_spec(event: Registered) -> None:
@@ -71,17 +68,15 @@ def _check_spec(event: Registered) -> None:
         raise UserError("TRC024", f"cannot register {spec.item}: {wrong}")
 
 
-def retire(state: State, item: Item) -> State:
-    """Return the state in which an item has left the lab, and only its replicas are still there."""
-    return replace(
-        state,
-        retired=state.retired | {item},
-        pins=state.pins - {item},
-        moves=without(state.moves, item),
-        leaves=without(state.leaves, item),
-        warms=without(state.warms, item),
-        unloads=without(state.unloads, item),
-    )
+def retire(draft: State, item: Item) -> None:
+    """Let an item leave the lab; only its replicas are still there."""
+    draft.retired |= {item}
+    draft.pins -= {item}
+    draft.moves = without(draft.moves, item)
+    draft.leaves = without(draft.leaves, item)
+    draft.warms = without(draft.warms, item)
+    draft.unloads = without(draft.unloads, item)
+    draft.changed[item] = None
 
 
 def remains(state: State, item: Item) -> set[Place]:

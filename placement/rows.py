@@ -84,7 +84,7 @@ def _idle_until(state: State, item: Item, now_s: float) -> float | None:
         return None
     if item in state.unloads:
         return now_s
-    return max(state.uses[item] + spec.idle_s, now_s) if spec.idle_s < math.inf else None
+    return max(state.uses[item] + state.idle_s(item), now_s) if spec.idle_s < math.inf else None
 
 
 def _phase(state: State, item: Item, now_s: float, limits: Limits, *, called: bool) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from placement.messages import Command, Copy, Drop
 from placement.plan import is_safe
 from placement.pressure import leaving, left, spare
 from placement.routes import next_leg
+from placement.score import density, worth
 from placement.state import Item, Limits, Place, Spec, State
 from placement.tiers import Tier
 
@@ -62,6 +63,9 @@ class Bookings:
         self._now_s = now_s
         self._limits = limits
         self._free: dict[Place, Free] = {}
+        self._ranks: dict[tuple[Place, bool], list[tuple[bool, float, float, Item]]] = {}
+        #: nobody goes who is worth so much or more
+        self.bar = math.inf
         #: places where somebody waits for promised room
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
@@ -108,16 +112,19 @@ class Bookings:
         nbytes_short = spec.nbytes - free.soon_nbytes
         seat = self._state.takes_seat(spec.item, place)
         seats_short = 1 - free.soon_seats.get(spec.base, 0) if seat else 0
-        victims = []
-        for item in self._candidates(place, before_s):
+        victims: list[Spec] = []
+        for item in self._candidates(place, before_s, by_bytes=seats_short <= 0):
             if nbytes_short <= 0 and seats_short <= 0:
                 break
-            same_base = seat and self._state.items[item].base == spec.base
+            victim = self._state.items[item]
+            same_base = seat and victim.base == spec.base
             if nbytes_short > 0 or same_base:
-                victims.append(item)
-                nbytes_short -= self._state.items[item].nbytes
+                victims.append(victim)
+                nbytes_short -= victim.nbytes
                 seats_short -= same_base
-        return tuple(victims) if nbytes_short <= 0 and seats_short <= 0 else None
+        if nbytes_short > 0 or seats_short > 0:
+            return None
+        return tuple(_needed(victims, spec.base if seat else "", -nbytes_short, -seats_short))
 
     def _drained(self, spec: Spec, place: Place, free: Free) -> Item | None:
         """Return who gives up a seat though in use: who has had it longest, so that all have their turn."""
@@ -134,18 +141,49 @@ class Bookings:
         ]
         return min(keyed)[1] if keyed else None
 
-    def _candidates(self, place: Place, before_s: float) -> list[Item]:
-        """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
-        state = self._state
-        keyed = []
-        for item in state.shelves.get(place, {}):
-            at_home = state.rest(item, self._now_s) == place
-            used_s = state.replicas[item, place].used_s
+    def _candidates(self, place: Place, before_s: float, *, by_bytes: bool) -> Iterator[Item]:
+        """Yield who may be dropped there: surplus first, then who lives there; least worth first.
+
+        Where bytes are short and no seats, that is least worth for its bytes.
+        """
+        state, now_s, limits = self._state, self._now_s, self._limits
+        for at_home, valued, used_s, item in self._ranked(place, by_bytes=by_bytes):
             if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
-            if is_safe(state, Drop("", item, place, ""), self._now_s, self._limits):
-                keyed.append((at_home, used_s, item))
-        return [item for _, _, item in sorted(keyed)]
+            if valued < self.bar and is_safe(state, Drop("", item, place, ""), now_s, limits):
+                yield item
+
+    def _ranked(self, place: Place, *, by_bytes: bool) -> list[tuple[bool, float, float, Item]]:
+        """Return who is at a place, as (rests there, worth, last use, item) and in this order; made once."""
+        if (place, by_bytes) not in self._ranks:
+            state, now_s, value = self._state, self._now_s, density if by_bytes else _total
+            self._ranks[place, by_bytes] = sorted(
+                (
+                    state.rest(item, now_s) == place,
+                    value(state, item, place, now_s, self._limits),
+                    state.replicas[item, place].used_s,
+                    item,
+                )
+                for item in state.shelves.get(place, {})
+            )
+        return self._ranks[place, by_bytes]
+
+
+def _total(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:
+    return worth(state, item, place, now_s, limits).total
+
+
+def _needed(victims: list[Spec], base: str, nbytes_over: int, seats_over: int) -> list[Item]:
+    """Return the victims without those that need not go, because others free enough; least worth first."""
+    needed = []
+    for victim in reversed(victims):
+        seat = bool(base) and victim.base == base
+        if victim.nbytes <= nbytes_over and seat <= seats_over:
+            nbytes_over -= victim.nbytes
+            seats_over -= seat
+        else:
+            needed.append(victim.item)
+    return needed[::-1]
 
 
 def bring(

@@ -21,6 +21,7 @@ from placement.messages import (
     WantEnded,
     WarmOrdered,
 )
+from placement.patience import MOST
 from placement.routes import on_the_way
 from placement.state import NETWORK, Item, Place, Room, Spec
 from placement.tiers import Tier
@@ -168,7 +169,7 @@ class Play:
         for name in self.world.nodes:
             self._revive(name)
         limits = self.machine.limits
-        idle_s = max((spec.idle_s for spec in self.lab.specs), default=0.0)
+        idle_s = MOST * max((spec.idle_s for spec in self.lab.specs), default=0.0)
         self.wait(max(idle_s, limits.calm_s))
         patience_s = limits.beat_timeout_s + limits.op_s + limits.backoff_max_s + limits.move_s
         give_up_s = self.world.now_s + patience_s

@@ -1,41 +1,41 @@
-"""What the lab is like now: a frozen value with questions. Only `placement.apply` makes a new one."""
+"""What the lab is like now: a value with questions. Only drafts are written, by `placement.apply`."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NewType
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
+from placement.habits import Habits
+from placement.heat import Asks, Heat
+from placement.limits import Limits
+from placement.pending import Move, Op, Setback, Want
+from placement.place import NETWORK, Item, Kind, Phase, Place
+from placement.speed import Speed
+from placement.tally import EMPTY, Tally
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
-    from placement.messages import Copy, Drop
+    from placement.patience import Patience
     from placement.warmth import Unload, Warm
 
-#: "philosopher@3fa9c1d2b0aa" (an adapter version) or "plato#shard" (a shard)
-Item = NewType("Item", str)
-Kind = Literal["adapter", "shard"]
-Phase = Literal["loading", "ready", "leaving"]
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Place:
-    """A tier of a node; a VRAM place names its device, a shard's log is the place with device "log"."""
-
-    node: str
-    tier: Tier
-    device: str = ""
-
-    def __str__(self) -> str:
-        """Return `desk:RAM`, `desk:VRAM(cpu)`, `network`."""
-        if self.tier is Tier.NETWORK:
-            return str(self.tier)
-        return f"{self.node}:{self.tier}({self.device})" if self.device else f"{self.node}:{self.tier}"
-
-
-#: where everything rests that lies at an address: always alive, without a budget, never beating
-NETWORK = Place("network", Tier.NETWORK)
+__all__ = [
+    "NETWORK",
+    "Gauge",
+    "Item",
+    "Kind",
+    "Limits",
+    "Move",
+    "Node",
+    "Op",
+    "Phase",
+    "Place",
+    "Replica",
+    "Room",
+]
+__all__ += ["Setback", "Spec", "State", "Tally", "Want"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,62 +116,9 @@ class Node:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
-    """A request that needs `item` ready where it serves."""
-
-    want: str
-    item: Item
-    deadline_s: float
-    since_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """A command in flight; past its deadline its outcome is unknown until the next beat."""
-
-    command: Copy | Drop
-    began_s: float
-    deadline_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Setback:
-    """Why the last try at an item and place failed, and until when nobody tries again (inf: permanent)."""
-
-    failures: int
-    until_s: float
-    code: str
-    reason: str
-
-    def __str__(self) -> str:
-        """Return `reason [CODE]`."""
-        return f"{self.reason} [{self.code}]"
-
-    @property
-    def permanent(self) -> bool:
-        """Tell whether only a new registration or a new order lifts it."""
-        return self.until_s == math.inf
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """An ordered move that is not done yet; `before` is the override that comes back if it fails.
-
-    A move of an adapter to another node has a `landing`: the SSD place there, which comes first and is its
-    durable place (or its landing, if its bytes lie at an address) once the move is done.
-    """
-
-    to: Place
-    before: Place | None
-    cause: str
-    deadline_s: float
-    landing: Place | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class State:
-    """Everything the brain knows. Never changed in place; `apply` and `begin` return the next one.
+    """Everything the brain knows. Nobody writes to it but who made the `draft`, until it is handed out.
 
     All iteration is in insertion or sorted order, so equal events give equal commands.
     """
@@ -198,6 +145,14 @@ class State:
     spots: Mapping[Item, tuple[Place, ...]] = field(default_factory=dict)
     #: the items of each place with the bytes that they take: an index of `replicas`
     shelves: Mapping[Place, Mapping[Item, int]] = field(default_factory=dict)
+    #: what each place's replicas come to: an index of `replicas`
+    tallies: Mapping[Place, Tally] = field(default_factory=dict)
+    #: the items that the use of a name warms: an index of `items`
+    followers: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    #: the open wants of each item, who waits longest first: an index of `wants`
+    queue: Mapping[Item, tuple[Want, ...]] = field(default_factory=dict)
+    #: when each item has to be looked at though nothing happens to it: -inf at every Tick, inf never
+    due: Mapping[Item, float] = field(default_factory=dict)
     #: places that observation showed overfull; never by a decision of ours
     over: frozenset[Place] = frozenset()
     #: items whose durable copy a beat showed to be missing, since when
@@ -220,8 +175,36 @@ class State:
     uses: Mapping[Item, float] = field(default_factory=dict)
     #: until when a granted item stays, so that its caller can take the lease
     holds: Mapping[Item, float] = field(default_factory=dict)
+    #: until when an item that was warmed is sure to be asked for
+    expected: Mapping[Item, float] = field(default_factory=dict)
+    #: items whose idle time is longer than the file's for a while
+    patience: Mapping[Item, Patience] = field(default_factory=dict)
+    #: what copies between two places told of their speed
+    speeds: Mapping[tuple[Place, Place], Speed] = field(default_factory=dict)
+    #: how often each item is asked for, and all together
+    heat: Mapping[Item, Heat] = field(default_factory=dict)
+    asks: Asks = field(default_factory=Asks)
+    #: who is used after whom
+    habits: Habits = field(default_factory=Habits)
     #: last Tick; one that comes late proves nothing about the nodes
     ticked_s: float = -math.inf
+    #: when the latest event came
+    now_s: float = field(default=-math.inf, compare=False)
+    #: of a draft: the items that it changed, and the mappings that are its own
+    changed: dict[Item, None] = field(default_factory=dict, init=False, repr=False, compare=False)
+    owned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+
+    def draft(self) -> State:
+        """Return a copy to write to: fields are set anew, and large mappings changed by `own`."""
+        return State(*_VALUES(self))
+
+    def own(self, name: str) -> dict[Any, Any]:
+        """Return a mapping of this draft to change in place: a copy, made when it is first asked for."""
+        if name not in self.owned:
+            self.owned.add(name)
+            setattr(self, name, getattr(self, name).copy())
+        mine: dict[Any, Any] = getattr(self, name)
+        return mine
 
     def alive(self, node: str) -> bool:
         """Tell whether the node has joined and is not lost; the network never is."""
@@ -240,11 +223,12 @@ class State:
 
     def used(self, place: Place) -> int:
         """Return the bytes taken at a place: by what is ready, in flight or leaving, and by strangers."""
-        return sum(self.shelves.get(place, {}).values()) + sum(self.strangers.get(place, {}).values())
+        tally = self.tallies.get(place, EMPTY)
+        return tally.nbytes + sum(self.strangers[place].values()) if place in self.strangers else tally.nbytes
 
     def seated(self, place: Place, base: str) -> int:
         """Return how many seats of `base` are taken at a VRAM place."""
-        return sum(self.items[item].base == base for item in self.shelves.get(place, {}))
+        return self.tallies.get(place, EMPTY).seats.get(base, 0)
 
     def takes_seat(self, item: Item, place: Place) -> bool:
         """Tell whether the item needs a seat there: an adapter in VRAM does, an index takes bytes only."""
@@ -268,12 +252,17 @@ class State:
             return NETWORK if spec.durable == NETWORK else home
         return to if to in self.rooms else home
 
+    def idle_s(self, item: Item) -> float:
+        """Return after how long without a use the item is idle: as the file says, longer if it came back."""
+        told = self.patience.get(item)
+        return self.items[item].idle_s * (told.times if told else 1.0)
+
     def rest(self, item: Item, now_s: float) -> Place:
         """Return where the item should be now: its home, or its idle home once it was idle for `idle_s`."""
         spec = self.items[item]
         if item in self.unloads:
             return self.idle_home(item)
-        if spec.unload_to is None or now_s - self.uses[item] < spec.idle_s:
+        if spec.unload_to is None or now_s - self.uses[item] < self.idle_s(item):
             return self.homes.get(item, spec.home)
         return self.idle_home(item)
 
@@ -308,7 +297,7 @@ class State:
 
     def wanted(self, item: Item) -> bool:
         """Tell whether a want for the item is open."""
-        return any(want.item == item for want in self.wants.values())
+        return item in self.queue
 
     def blocked(self, item: Item, place: Place, now_s: float) -> Setback | None:
         """Return the setback that forbids another try at this item and place now, or None."""
@@ -316,34 +305,4 @@ class State:
         return setback if setback is not None and now_s < setback.until_s else None
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The brain's own numbers; all times in seconds."""
-
-    #: an op ends as failed after this and the time that its bytes take at `slowest_nbytes_s`
-    op_s: float = 30.0
-    slowest_nbytes_s: int = 20 * 2**20
-    #: the pause after a failure doubles from the first to the second
-    backoff_s: float = 1.0
-    backoff_max_s: float = 60.0
-    #: a node without a beat for this long is lost
-    beat_timeout_s: float = 10.0
-    #: a granted item is not evicted before this, so that its caller gets there
-    hold_s: float = 2.0
-    #: a want that waited this long, while all who have seats are in use, has one of them drained
-    drain_after_s: float = 0.5
-    #: an ordered move that is not done after this is rolled back
-    move_s: float = 600.0
-    #: copies in flight into one place
-    copies_per_place: int = 4
-    #: a place filled beyond `high` of its memory gives up items until it is under `low`
-    high: Mapping[Tier, float] = field(
-        default_factory=lambda: {Tier.VRAM: 0.92, Tier.RAM: 0.95, Tier.SSD: 0.97}
-    )
-    low: Mapping[Tier, float] = field(
-        default_factory=lambda: {Tier.VRAM: 0.85, Tier.RAM: 0.90, Tier.SSD: 0.95}
-    )
-    #: for this long after it was over `high`, a place takes nothing unasked that brings it over `low`
-    calm_s: float = 60.0
-    #: an item that is warmed after another's use has this long, and is not warmed again before
-    warm_s: float = 30.0
+_VALUES = attrgetter(*(each.name for each in fields(State) if each.init))

@@ -11,6 +11,9 @@ class Tier(StrEnum):
     SSD = "SSD"
     NETWORK = "network"
 
+    #: that of Enum is written in Python, and a tier is a part of every place that is looked up
+    __hash__ = str.__hash__
+
     @property
     def height(self) -> int:
         """Return the rank of the tier: 3 for VRAM, 2 for RAM, 1 for SSD, 0 for the network."""

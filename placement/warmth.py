@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from placement.change import put, without
+from placement.change import put, use, without
 from placement.routes import on_the_way
 
 if TYPE_CHECKING:
@@ -32,35 +32,40 @@ class Unload:
     done: bool = False
 
 
-def warm(state: State, item: Item, order: Warm) -> State:
-    """Return the state in which an item is to be warm: it counts as used, and nothing sends it away."""
-    now_s, goal = order.since_s, state.goal(item)
-    if item in state.leaves:
-        state = replace(state, leaves={**state.leaves, item: state.leaves[item] - {goal}})
-    if state.ready(item, goal):
-        state = put(state, {(item, goal): replace(state.replicas[item, goal], used_s=now_s)})
-    return replace(
-        state,
-        warms={**state.warms, item: order},
-        unloads=without(state.unloads, item),
-        uses={**state.uses, item: now_s},
-    )
+def warm(draft: State, item: Item, order: Warm, *, foretold: bool = True) -> None:
+    """Have an item brought up where it serves: it counts as used, and nothing sends it away.
+
+    If it was `foretold` that it will be asked for, it is worth its seat until then, or until the deadline.
+    """
+    now_s, goal = order.since_s, draft.goal(item)
+    if item in draft.leaves:
+        draft.leaves = {**draft.leaves, item: draft.leaves[item] - {goal}}
+    if draft.ready(item, goal):
+        put(draft, {(item, goal): replace(draft.replicas[item, goal], used_s=now_s)})
+    draft.warms = {**draft.warms, item: order}
+    if foretold:
+        draft.expected = {**draft.expected, item: order.deadline_s}
+    draft.unloads = without(draft.unloads, item)
+    use(draft, item, now_s)
 
 
-def follow(state: State, used: Iterable[Item], now_s: float, limits: Limits) -> State:
-    """Return the state in which what the file warms after these uses is to be warm.
+def cool(draft: State, item: Item) -> None:
+    """Take back that an item is to be warm, and that it will be asked for; where it is, it may stay."""
+    draft.warms = without(draft.warms, item)
+    draft.expected = without(draft.expected, item)
+
+
+def follow(draft: State, used: Iterable[Item], now_s: float, limits: Limits) -> None:
+    """Have what the file warms after these uses brought up.
 
     An item that is where it serves, or was used or warmed a moment ago, is left alone: else two that share
     one seat would drive each other out for as long as those before them are used.
     """
-    names = {state.items[item].name for item in used}
-    for item, spec in state.items.items() if names else ():
-        before = next((name for name in spec.after if name in names), None)
-        rested = now_s - state.uses[item] >= limits.warm_s or _never_used(state, item)
-        if before is None or item in state.retired or not rested or state.ready(item, state.goal(item)):
-            continue
-        state = warm(state, item, Warm(f"{before} was used", now_s, now_s + limits.warm_s))
-    return state
+    for name in dict.fromkeys(draft.items[item].name for item in used):
+        for item in draft.followers.get(name, ()):
+            rested = now_s - draft.uses[item] >= limits.warm_s or _never_used(draft, item)
+            if item not in draft.retired and rested and not draft.ready(item, draft.goal(item)):
+                warm(draft, item, Warm(f"{name} was used", now_s, now_s + limits.warm_s))
 
 
 def _never_used(state: State, item: Item) -> bool:
@@ -69,9 +74,11 @@ def _never_used(state: State, item: Item) -> bool:
     return durable is not None and durable.since_s == state.uses[item]
 
 
-def unload(state: State, item: Item, order: Unload) -> State:
-    """Return the state in which an item is treated as idle until its next use."""
-    return replace(state, warms=without(state.warms, item), unloads={**state.unloads, item: order})
+def unload(draft: State, item: Item, order: Unload) -> None:
+    """Have an item treated as idle until its next use."""
+    draft.warms = without(draft.warms, item)
+    draft.expected = without(draft.expected, item)
+    draft.unloads = {**draft.unloads, item: order}
 
 
 def failed_for_good(state: State, item: Item) -> Setback | None:
@@ -80,21 +87,16 @@ def failed_for_good(state: State, item: Item) -> Setback | None:
     return next((setback for setback in setbacks if setback is not None and setback.permanent), None)
 
 
-def settle(state: State) -> State:
-    """Return the state without warm orders that ended, and with unload orders that are done marked so."""
-    over = [
-        item
-        for item in state.warms
-        if state.ready(item, state.goal(item)) or failed_for_good(state, item) is not None
-    ]
-    if over:
-        state = replace(state, warms=without(state.warms, *over))
-    done = {
-        item: replace(order, done=True)
-        for item, order in state.unloads.items()
-        if not order.done and _is_down(state, item)
-    }
-    return replace(state, unloads={**state.unloads, **done}) if done else state
+def settle(draft: State, items: Iterable[Item]) -> None:
+    """End warm orders for these items that are done or hopeless, and mark unload orders that are done."""
+    for item in items:
+        if item in draft.warms and (
+            draft.ready(item, draft.goal(item)) or failed_for_good(draft, item) is not None
+        ):
+            draft.warms = without(draft.warms, item)
+        order = draft.unloads.get(item)
+        if order is not None and not order.done and _is_down(draft, item):
+            draft.unloads = {**draft.unloads, item: replace(order, done=True)}
 
 
 def _is_down(state: State, item: Item) -> bool:
@@ -102,10 +104,10 @@ def _is_down(state: State, item: Item) -> bool:
     return state.ready(item, rest) and set(state.spots[item]) <= set(state.keeps(item, rest))
 
 
-def expire(state: State, now_s: float) -> State:
-    """Return the state without warm and unload orders whose time is over."""
-    cold = [item for item, order in state.warms.items() if now_s >= order.deadline_s]
-    held = [item for item, order in state.unloads.items() if not order.done and now_s >= order.deadline_s]
-    if not cold and not held:
-        return state
-    return replace(state, warms=without(state.warms, *cold), unloads=without(state.unloads, *held))
+def expire(draft: State, now_s: float) -> None:
+    """End warm and unload orders whose time is over."""
+    cold = [item for item, order in draft.warms.items() if now_s >= order.deadline_s]
+    held = [item for item, order in draft.unloads.items() if not order.done and now_s >= order.deadline_s]
+    draft.changed.update(dict.fromkeys((*cold, *held)))
+    draft.warms = without(draft.warms, *cold)
+    draft.unloads = without(draft.unloads, *held)

@@ -29,6 +29,7 @@ class Bench(StrEnum):
     DETERMINISM = "determinism"
     GPU = "gpu"
     ARCHITECTURES = "architectures"
+    HANDLE = "handle"
 
 
 class ShapeName(StrEnum):

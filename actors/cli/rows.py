@@ -98,10 +98,10 @@ def warm(
 ) -> None:
     """Order a role or shard up to where it serves, ahead of need; only what is surplus makes room for it."""
     within_s = _seconds(within, "--within")
-    thing = ctx.obj.labs.connect(lab, address).warm(item, within_s)
+    told = ctx.obj.labs.connect(lab, address).warm(item, within_s)
     screen = Screen()
-    screen.tell(warm_line(thing, within_s), "dim")
-    show_thing(screen, "warm", thing, json=json)
+    screen.tell(warm_line(told, within_s), "dim")
+    show_thing(screen, "warm", told.thing, json=json)
 
 
 @app.command()

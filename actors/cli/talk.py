@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actors.cli.screen import Screen
     from actors.journal import Line
     from actors.listing import Thing
+    from actors.warming import Warming
 
 
 async def talk(
@@ -52,11 +53,12 @@ def move_line(before: Thing, after: Thing, took_s: float) -> str:
     return f"{arrived}: {format_bytes(after.nbytes)} copied, checked and the old place drained in {took}"
 
 
-def warm_line(thing: Thing, within_s: float) -> str:
-    """Return what an order to warm an item says of it now."""
+def warm_line(told: Warming, within_s: float) -> str:
+    """Return what an order to warm an item comes to."""
+    thing = told.thing
     if thing.tier.startswith("VRAM"):
         return f"{thing.name} is in {thing.tier} already"
-    return f"{thing.name} is ordered up, for {format_seconds(within_s)}; see `tierce story {thing.name}`"
+    return f"{told}; the order stands for {format_seconds(within_s)}; see `tierce story {thing.name}`"
 
 
 def gone_line(thing: Thing) -> str:

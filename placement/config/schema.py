@@ -226,8 +226,10 @@ class Shard(Entry):
 class Score(_Frozen):
     """What makes an item worth its place."""
 
-    frequency: Number = Field(0.45, ge=0, description="Weight of how often it is asked for.")
-    recency: Number = Field(0.10, ge=0, description="Weight of how lately it was asked for.")
+    frequency: Number = Field(
+        0.45, ge=0, description="Weight (an exponent) of how likely it is asked for soon."
+    )
+    recency: Number = Field(0.10, ge=0, description="Weight of how little overdue it is.")
     cost: Number = Field(0.45, ge=0, description="Weight of how long it takes to bring back.")
 
 
@@ -240,7 +242,10 @@ class Policy(_Frozen):
     ram_low: Share = Field(0.90, gt=0, description="Demoting goes on down to this share of main memory.")
     ssd_high: Share = Field(0.97, gt=0, description="Above this share of the disk, copies are dropped.")
     ssd_low: Share = Field(0.95, gt=0, description="Dropping goes on down to this share of the disk.")
-    warm_ahead: Flag = Field(True, description="Bring items up ahead of need where habits tell.")
+    warm_ahead: Flag = Field(
+        True,
+        description="Bring up ahead of need whom habits tell; keep in spare memory what is asked for.",
+    )
     want_deadline_s: Seconds = Field(
         30.0, alias="want_deadline", gt=0, description="How long an ask waits for an item to come up."
     )

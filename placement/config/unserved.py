@@ -9,7 +9,7 @@ from placement.config.schema import Lab, Policy, Serve
 from placement.tiers import Tier
 
 _LATER: dict[str, tuple[str, ...]] = {"bases": ("replicas",), "rag": ("tenant_key",)}
-_LATER_OF_POLICY = ("warm_ahead", "lease_s", "score")
+_LATER_OF_POLICY = ("lease_s",)
 #: What a shard at an address has no use for: its index is not ours to move.
 _OF_WHAT_MOVES = ("pin", "warm", "unload")
 

@@ -59,6 +59,8 @@ PARTS = {
     ("determinism", "bits"): ("deterministic, 5 together: logits that differ",),
     ("determinism", "cost"): ("step, B=4: with ÷ without", "end to end: with ÷ without"),
     ("architectures", "architectures"): ("llama", "gemma2", "mamba"),
+    ("handle", "curve"): ("1/62: Tick", "4/200: p99 of every event"),
+    ("handle", "hour"): ("8 slots: handle",),
 }
 
 

@@ -46,8 +46,6 @@ serve: {port: 9000}
         "rag.docs.tenant_key",
         "rag.far.pin: what rests on a server stays there",
         "rag.far.warm: what rests on a server stays there",
-        "policy.warm_ahead",
         "policy.lease",
-        "policy.score",
         "serve",
     ]

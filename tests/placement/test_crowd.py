@@ -92,6 +92,7 @@ def test_who_was_drained_waits_behind_those_who_wait_already():
     assert copy.item == C.item
     granted = lab.tell(Copied(copy.op, C.nbytes, 0.1))
     assert [command.item for command in granted if isinstance(command, Grant)] == [C.item]
+    in_use(lab, B, C)
     assert drained(after(lab, 1.0)) == [B.item]
 
 

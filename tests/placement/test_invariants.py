@@ -25,7 +25,9 @@ def sound():
 
 def with_replica(state, item, place, replica):
     """Return the state with one replica set, indexes in step."""
-    return put(state, {(item, place): replica})
+    draft = state.draft()
+    put(draft, {(item, place): replica})
+    return draft
 
 
 def drop_op(item, place):
@@ -59,7 +61,8 @@ BROKEN = {
     ),
     "negative leases": lambda s: with_replica(s, A.item, RAM, replace(READY, leases=-1)),
     "all indexes of a shard leave": lambda s: replace(
-        put(s, {(S.item, place): LEAVING for place in (RAM, SSD)}), ops={**s.ops, **drop_op(S.item, RAM)}
+        with_replica(with_replica(s, S.item, RAM, LEAVING), S.item, SSD, LEAVING),
+        ops={**s.ops, **drop_op(S.item, RAM)},
     ),
     "a replica is in no spot": lambda s: replace(s, spots={**s.spots, A.item: (SSD, VRAM)}),
     "a replica is on no shelf": lambda s: replace(s, shelves={**s.shelves, RAM: {}}),
@@ -113,7 +116,7 @@ def test_a_copy_into_a_foreign_engine_is_told():
     """VRAM is where the item's own engine is."""
     state = sound()
     state = replace(
-        state, items={**state.items, A.item: replace(A, serves_at=replace(VRAM, device="cuda:9"))}
+        state, items={**state.items, A.item: replace(A, serves_at=VRAM._replace(device="cuda:9"))}
     )
     with pytest.raises(InvariantBroken, match="in its engine only"):
         check(state, Limits())

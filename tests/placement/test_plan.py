@@ -348,14 +348,14 @@ def test_a_wanted_adapter_stays_where_it_serves():
 
 
 def test_a_granted_adapter_stays_until_its_caller_is_there():
-    """For `hold_s` after a Grant the replica cannot be evicted from under the caller."""
+    """For `grace_s` after a Grant the replica cannot be evicted from under the caller."""
     lab = passive()
     lab.register(A)
     adopt(lab, A, VRAM)
     lab.tell(Wanted("w", A.item, 99.0))
     lab.machine.state = plan(lab.state, [Grant("w", A.item, VRAM)], lab.now_s, lab.limits).state
     assert why_not(lab, drop(A, VRAM)) == ["granted a moment ago"]
-    lab.now_s += lab.limits.hold_s
+    lab.now_s += lab.limits.grace_s
     assert why_not(lab, drop(A, VRAM)) == []
 
 

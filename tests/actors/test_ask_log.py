@@ -1,0 +1,154 @@
+import json
+
+import pytest
+
+from actors.answer import Activation
+from actors.ask_log import AskLog
+from actors.lm.request import Request
+from actors.uses import Use, Uses
+from placement.errors import Cold
+from placement.machine import Machine
+from placement.messages import NodeJoined, Registered
+from placement.replay.replay import replay
+from placement.replay.trace import read
+from placement.state import Item, Limits, Place, Room, Spec
+from placement.tiers import Tier
+
+VRAM, RAM, SSD = Place("desk", Tier.VRAM, "cpu"), Place("desk", Tier.RAM), Place("desk", Tier.SSD)
+ROOMS = {VRAM: Room(1000, 300, {"small": 3}), RAM: Room(500), SSD: Room(9000)}
+
+
+def lab(*items, machine=None):
+    """Return a Machine that knows adapters of 100 bytes, each `role@version`."""
+    machine = machine or Machine(Limits(), 1)
+    machine.handle(NodeJoined("desk", ROOMS), 0.0)
+    for item in items:
+        name = item.partition("@")[0]
+        machine.handle(
+            Registered(Spec(Item(item), name, "adapter", 100, SSD, VRAM, "small", "d", SSD), (SSD,)), 0.0
+        )
+    return machine
+
+
+def told(log, machine, *uses, pid=7, costs=None):
+    """Have a log hear of uses."""
+    log.hear("small", pid, uses, VRAM, machine.state, costs or {})
+
+
+def ready(tmp_path, machine, **options):
+    """Return a log that has heard of its engine."""
+    log = AskLog(tmp_path, **options)
+    told(log, machine)
+    return log
+
+
+def lines(path):
+    """Return the lines of a log."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def request(number="r1", item="a@1"):
+    """Return a request for an adapter."""
+    return Request(id=number, item=item, tokens=[1])
+
+
+def test_a_log_of_asks_is_a_trace_that_replays(tmp_path):
+    """Its header has the bytes of the adapters and the room of the engine."""
+    machine = lab("a@1", "b@1")
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.5, "a@1", 0.0, 2.0), Use(2, 100.0, "b@1", 0.25, 1.0))
+    trace = read(log.path("small").read_text().splitlines(), "log")
+    assert (trace.header.slots, trace.header.ram, trace.header.fixed) == (3, 500, 300)
+    assert [(ask.t, ask.role, ask.busy_s) for ask in trace.asks] == [(100.0, "b", 1.0), (100.5, "a", 2.0)]
+    assert replay(trace, "tierce", 3).asks == 2
+
+
+def test_a_line_says_where_an_ask_found_its_adapter_and_nothing_of_what_was_said(tmp_path):
+    """What waited came from the tier of its activation."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine)
+    costs = {Item("a@1"): Activation("RAM", 100, 0.3, 0.1)}
+    told(log, machine, Use(1, 100.0, "a@1", 0.25, 1.0), Use(2, 102.0, "a@1", 0.0, 1.5), costs=costs)
+    _, cold, warm = lines(log.path("small"))
+    assert cold == {"t": 100.0, "role": "a", "busy_s": 1.0, "after": None, "tier": "RAM", "waited_s": 0.25}
+    assert (warm["tier"], warm["waited_s"]) == ("VRAM", 0.0)
+
+
+def test_what_is_told_with_every_beat_is_written_once(tmp_path):
+    """A new process of the engine begins to count anew."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine)
+    first, second = Use(1, 100.0, "a@1", 0.0, 1.0), Use(2, 101.0, "a@1", 0.0, 1.0)
+    told(log, machine, first)
+    told(log, machine, first, second)
+    told(log, machine, Use(1, 200.0, "a@1", 0.0, 1.0), pid=8)
+    assert [line["t"] for line in lines(log.path("small"))[1:]] == [100.0, 101.0, 200.0]
+
+
+def test_a_log_that_is_opened_again_goes_on_without_writing_anything_twice(tmp_path):
+    """The coordinator was restarted, and the engine tells again what it told before."""
+    machine = lab("a@1")
+    first = Use(1, 100.0, "a@1", 0.0, 1.0)
+    told(ready(tmp_path, machine), machine, first)
+    log = AskLog(tmp_path)
+    told(log, machine, first)
+    told(log, machine, first, Use(2, 101.0, "a@1", 0.0, 1.0))
+    trace = read(log.path("small").read_text().splitlines(), "log")
+    assert [ask.t for ask in trace.asks] == [100.0, 101.0]
+
+
+def test_a_role_that_comes_later_or_in_another_version_has_its_bytes_in_the_log(tmp_path):
+    """Before its first ask."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.0, "a@1", 0.0, 1.0))
+    lab("c@1", "a@2", machine=machine)
+    told(log, machine, Use(2, 101.0, "c@1", 0.0, 1.0), Use(3, 102.0, "a@2", 0.0, 1.0))
+    trace = read(log.path("small").read_text().splitlines(), "log")
+    assert list(trace.header.items) == ["c@1", "a@2"]
+    assert len(trace.asks) == 3
+
+
+def test_a_log_is_bounded_and_each_of_its_files_is_a_trace(tmp_path):
+    """A full one gives way to a new one with a header of its own; one before it is kept."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine, log_nbytes=600)
+    for number in range(1, 21):
+        told(log, machine, Use(number, 100.0 + number, "a@1", 0.0, 1.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["asks-small.1.jsonl", "asks-small.jsonl"]
+    for path in tmp_path.iterdir():
+        assert path.stat().st_size < 600 + 200
+        assert read(path.read_text().splitlines(), path.name).header.slots == 3
+
+
+def test_an_engine_counts_a_request_that_found_no_slot_and_came_again_as_one_use_that_waited():
+    """It was first tried when it was refused."""
+    uses = Uses()
+    with pytest.raises(Cold), uses.of(request()):
+        raise Cold("TRC010", "not here")
+    assert uses.told() == ()
+    with uses.of(request()):
+        pass
+    (use,) = uses.told()
+    assert (use.number, use.item) == (1, "a@1")
+    assert use.waited_s > 0.0
+    assert use.busy_s >= 0.0
+
+
+def test_a_warm_use_has_not_waited_and_one_of_the_bare_base_is_none():
+    """The base has no adapter to wait for."""
+    uses = Uses()
+    with uses.of(request("r1", "a@1")):
+        pass
+    with uses.of(request("r2", None)):
+        pass
+    (use,) = uses.told()
+    assert use.waited_s == 0.0
+
+
+def test_a_use_whose_answer_broke_off_counts_too():
+    """It held its adapter."""
+    uses = Uses()
+    with pytest.raises(RuntimeError), uses.of(request()):
+        raise RuntimeError
+    assert len(uses.told()) == 1

@@ -1,0 +1,108 @@
+"""What comes up before anybody asks: who is likely to speak next, and what spare memory keeps near."""
+
+from placement.messages import Beat, Copy, Drop, Seen, Tick, UnloadOrdered
+from placement.state import Limits, Room
+from tests.placement.brain_lab import DESK, MIB, RAM, VRAM, Lab, role
+
+TABLE = [role(name) for name in "abcd"]
+
+
+def rounds(lab, specs, times):
+    """Have a table speak in turn, each by a want, five seconds a turn."""
+    for _ in range(times):
+        for spec in specs:
+            lab.do(lab.want(spec))
+            lab.now_s += 5.0
+            lab.tell(Beat("desk", lab.now_s, {}))
+            lab.do(lab.tell(Tick()))
+
+
+def near(lab, spec):
+    """Return the phase of an item in main memory."""
+    return lab.phase(spec, RAM)
+
+
+def test_the_next_speaker_of_a_learned_order_is_brought_up():
+    """Nobody announces it: after some rounds it is in its seat before its turn, and the reason says why."""
+    desk = {**DESK, VRAM: Room(200 * MIB, 100 * MIB, {"small": 3})}
+    lab, table = Lab().join(desk=desk), [role(f"speaker{number}") for number in range(9)]
+    lab.register(*table)
+    rounds(lab, table, 12)
+    lab.do(lab.want(table[0]))
+    assert lab.phase(table[1], VRAM) == "ready"
+
+
+def test_what_lost_its_seat_is_kept_near():
+    """Its bytes are read from the disk once more, unasked, and the next want comes from memory."""
+    lab = Lab().join()
+    lab.register(*TABLE)
+    for spec in TABLE[:3]:
+        lab.do(lab.want(spec))
+        lab.now_s += 5.0
+    lab.do(lab.tell(Tick()))
+    lost = next(spec for spec in TABLE[:3] if lab.phase(spec, VRAM) is None)
+    assert near(lab, lost) == "ready"
+    ups = [command for command in lab.want(lost) if isinstance(command, Copy)]
+    assert all(copy.source == RAM for copy in ups)
+
+
+def test_what_nobody_asked_for_stays_where_the_file_says():
+    """Spare memory is no reason to copy."""
+    lab = Lab().join()
+    lab.register(*TABLE)
+    assert lab.wait(30) == []
+
+
+def test_nothing_is_kept_near_where_the_file_says_not_to_warm_ahead():
+    """`warm_ahead: false` leaves memory to what rests there."""
+    lab = Lab(limits=Limits(foresees=False)).join()
+    lab.register(*TABLE)
+    rounds(lab, TABLE, 3)
+    assert all(near(lab, spec) is None for spec in TABLE)
+
+
+def test_nobody_who_rests_in_memory_leaves_for_who_is_kept_near():
+    """Only surplus makes room."""
+    lives = role("lives", home=RAM, nbytes=90 * MIB)
+    lab = Lab().join()
+    lab.do(lab.register(lives, *TABLE))
+    rounds(lab, TABLE, 3)
+    assert near(lab, lives) == "ready"
+
+
+def test_what_a_person_unloaded_is_not_kept_near():
+    """The order stands until the next use."""
+    lab, spec = Lab().join(), TABLE[0]
+    lab.register(spec)
+    lab.do(lab.want(spec))
+    lab.now_s += 5.0
+    lab.do(lab.tell(UnloadOrdered(spec.item, "the user")))
+    lab.do(lab.tell(Tick()))
+    assert near(lab, spec) is None
+
+
+def test_memory_that_is_short_keeps_who_is_asked_for_more():
+    """Who is rarely asked for leaves for who is asked for often; nothing goes to and fro."""
+    desk = {**DESK, RAM: Room(11 * MIB)}
+    lab = Lab().join(desk=desk)
+    lab.register(*TABLE)
+    rounds(lab, [TABLE[0], TABLE[1], TABLE[2], TABLE[0], TABLE[1], TABLE[3]], 6)
+    for _ in range(3):
+        lab.now_s += 1.0
+        lab.do(lab.tell(Tick()))
+    lab.now_s += 1.0
+    assert [command for command in lab.tell(Tick()) if isinstance(command, Copy | Drop)] == []
+
+
+def test_a_hot_seat_is_not_taken_by_a_guess():
+    """Who is foretold must be worth more than whoever leaves for it."""
+    lab = Lab().join()
+    lab.register(*TABLE)
+    rounds(lab, TABLE, 1)
+    seated = [spec for spec in TABLE if lab.phase(spec, VRAM) == "ready"]
+    for hits in range(10, 400, 10):
+        lab.now_s += 1.0
+        lab.see(VRAM, *seated, seen=Seen(hits=hits))
+    copies = [command for command in lab.tell(Tick()) if isinstance(command, Copy)]
+    assert len(seated) == 2
+    assert [copy for copy in copies if copy.target == VRAM] == []
