@@ -1,0 +1,193 @@
+"""What does not fit: the arithmetic of a place, biggest first, and the smallest changes that would do."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from placement.change import bytes_at
+from placement.plan import no_room
+from placement.state import Item, Place, Room, Spec, State
+from placement.tiers import Tier
+from placement.units import format_budget, format_bytes, parse_bytes
+
+#: Returns the lab at rest if these items had these homes, and these places these rooms.
+Try = Callable[[Mapping[Item, Place], Mapping[Place, Room]], State]
+Fits = Callable[[Mapping[Item, Place], Mapping[Place, Room]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What takes part of a place: its name, and its bytes."""
+
+    name: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A place that cannot hold all that is to rest there.
+
+    `shares` are what it would hold, biggest first; of seats (`seats_of` names the base), the adapters.
+    `outside` are who finds no room, `repairs` the changes of the file that make it fit, the smallest first.
+    """
+
+    place: Place
+    budget: int
+    shares: tuple[Share, ...]
+    outside: tuple[str, ...]
+    repairs: tuple[str, ...]
+    seats: int = 0
+    seats_of: str = ""
+
+    def __str__(self) -> str:
+        """Return the sum in words: `desk:RAM does not fit: a 40.0 MiB + b 30.0 MiB = 70.0 MiB, …`."""
+        who = ", ".join(self.outside)
+        if self.seats_of:
+            names = ", ".join(share.name for share in self.shares)
+            return (
+                f"{self.place} has {self.seats} seats of base {self.seats_of} for {len(self.shares)} roles "
+                f"at home there ({names}); without one: {who}"
+            )
+        parts = " + ".join(f"{share.name} {format_bytes(share.nbytes)}" for share in self.shares)
+        needed = sum(share.nbytes for share in self.shares)
+        over = format_bytes(needed - self.budget)
+        return (
+            f"{self.place} does not fit: {parts} = {format_bytes(needed)}, and its budget is "
+            f"{format_bytes(self.budget)}: {over} too much; without room: {who}"
+        )
+
+
+def misfits(state: State, now_s: float, kv: Mapping[Place, int], tried: Try) -> tuple[Misfit, ...]:
+    """Return each place of a lab at rest where somebody who belongs there found no room.
+
+    `kv` is the part of a place's fixed bytes that is KV cache. A repair is told only if `tried` shows that
+    it is one: the place holds all of its own then, and no other place is worse off.
+    """
+    crowded = _outside(state, now_s)
+
+    def found(place: Place) -> Misfit:
+        def fits(homes: Mapping[Item, Place], rooms: Mapping[Place, Room]) -> bool:
+            return _outside(tried(homes, rooms), now_s).keys() <= crowded.keys() - {place}
+
+        return _misfit(state, place, crowded[place], now_s, kv, fits)
+
+    return tuple(map(found, sorted(crowded)))
+
+
+def _outside(state: State, now_s: float) -> dict[Place, list[Item]]:
+    """Return, by place, the items that are to rest there and have no room."""
+    outside: dict[Place, list[Item]] = {}
+    for item in state.items:
+        rest = state.rest(item, now_s)
+        if item not in state.retired and (item, rest) not in state.replicas and no_room(state, item, rest):
+            outside.setdefault(rest, []).append(item)
+    return outside
+
+
+def _misfit(
+    state: State, place: Place, outside: list[Item], now_s: float, kv: Mapping[Place, int], fits: Fits
+) -> Misfit:
+    room = state.rooms[place]
+    here = [item for item in state.items if _belongs(state, item, place, now_s)]
+    shares = [Share(state.items[item].name, bytes_at(state, item, place)) for item in here]
+    shares += [Share(f"{item} (not registered)", nbytes) for item, nbytes in _strangers(state, place)]
+    if room.fixed:
+        base = room.fixed - kv.get(place, 0)
+        fixed = [Share("base weights", base), Share("KV cache", kv.get(place, 0))]
+        shares += [share for share in fixed if share.nbytes]
+    names = tuple(state.items[item].name for item in outside)
+    crowded = _crowded_base(state, place, here)
+    if sum(share.nbytes for share in shares) <= room.budget and crowded:
+        seated = _seated(state, place, crowded, here)
+        shares = [Share(state.items[item].name, state.items[item].nbytes) for item in seated]
+        repairs = tuple(_seat_repairs(state, place, crowded, seated, fits))
+        biggest = tuple(sorted(shares, key=_biggest_first))
+        return Misfit(place, room.budget, biggest, names, repairs, room.seats[crowded], crowded)
+    repairs = tuple(_room_repairs(state, place, here, shares, fits))
+    return Misfit(place, room.budget, tuple(sorted(shares, key=_biggest_first)), names, repairs)
+
+
+def _biggest_first(share: Share) -> tuple[int, str]:
+    return -share.nbytes, share.name
+
+
+def _strangers(state: State, place: Place) -> list[tuple[Item, int]]:
+    return sorted(state.strangers.get(place, {}).items())
+
+
+def _belongs(state: State, item: Item, place: Place, now_s: float) -> bool:
+    """Tell whether an item is to be at a place: it rests there, or its durable copy does."""
+    spec = state.items[item]
+    anchors = (state.rest(item, now_s), spec.durable, spec.landing)
+    return item not in state.retired and place in anchors
+
+
+def _crowded_base(state: State, place: Place, here: list[Item]) -> str:
+    """Return a base with more adapters at home in a VRAM place than seats, "" if there is none."""
+    for base, seats in state.rooms[place].seats.items():
+        if len(_seated(state, place, base, here)) > seats:
+            return base
+    return ""
+
+
+def _seated(state: State, place: Place, base: str, here: list[Item]) -> list[Item]:
+    return [item for item in here if state.items[item].base == base and state.takes_seat(item, place)]
+
+
+def _seat_repairs(state: State, place: Place, base: str, seated: list[Item], fits: Fits) -> Iterator[str]:
+    room = state.rooms[place]
+    yield from _rehomed(state, place, seated, fits)
+    more = replace(room, seats={**room.seats, base: len(seated)})
+    if fits({}, {place: more}):
+        yield f"bases.{base}.slots: {len(seated)}"
+
+
+def _room_repairs(
+    state: State, place: Place, here: list[Item], shares: list[Share], fits: Fits
+) -> Iterator[str]:
+    room = state.rooms[place]
+    yield from _rehomed(state, place, here, fits)
+    needed = sum(share.nbytes for share in shares)
+    text = format_budget(needed)
+    if fits({}, {place: replace(room, budget=parse_bytes(text))}):
+        yield f"nodes.{_budget_field(state, place)}: {text}"
+
+
+def _budget_field(state: State, place: Place) -> str:
+    """Return the field of the file that holds a place's budget."""
+    if place.tier is Tier.RAM:
+        return f"{place.node}.ram"
+    if place.tier is Tier.SSD:
+        return f"{place.node}.ssd.budget"
+    devices = [other for other in state.rooms if other.node == place.node and other.tier is Tier.VRAM]
+    return f"{place.node}.vram" if len(devices) == 1 else f"{place.node}.vram.{place.device}"
+
+
+def _rehomed(state: State, place: Place, here: list[Item], fits: Fits) -> Iterator[str]:
+    """Yield the change of homes that makes it fit and moves the fewest items, of those the fewest bytes."""
+    movable = [item for item in here if state.home(item) == place and not state.pinned(item)]
+    movable.sort(key=lambda item: (state.items[item].nbytes, state.items[item].name))
+    for item in movable:
+        for below in _below(state, state.items[item], place):
+            if fits({item: below}, {}):
+                yield _said(state, {item: below})
+                return
+    moved: dict[Item, Place] = {}
+    for item in reversed(movable):
+        lower = _below(state, state.items[item], place)
+        if not lower:
+            continue
+        moved[item] = lower[0]
+        if len(moved) > 1 and fits(moved, {}):
+            yield _said(state, moved)
+            return
+
+
+def _below(state: State, spec: Spec, place: Place) -> list[Place]:
+    """Return the lower places of the item's own node that have a room, the highest first."""
+    node = (spec.landing or spec.durable).node
+    tiers = [tier for tier in (Tier.RAM, Tier.SSD) if tier.height < place.tier.height]
+    return [below for tier in tiers if (below := Place(node, tier)) in state.rooms]
+
+
+def _said(state: State, homes: Mapping[Item, Place]) -> str:
+    return ", ".join(f"{state.items[item].name}: home {place}" for item, place in homes.items())
