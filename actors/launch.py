@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from actors.cast import ram_folder
 from actors.client import Lab
-from actors.crew import ram_folder
 from actors.errors import translate
 from actors.head import Head, alone, heads, lab_home, recorded, start, stop
 from actors.joining import attach, end_actors
