@@ -90,7 +90,7 @@ def raise_lab(
                 raise WorldError(
                     "TRC045",
                     f"lab {spec.lab.name!r} is up already, from another file than {file} is now",
-                    "run `tierce down` first",
+                    f"run `tierce apply {file}`, or `tierce down` first",
                 )
             end_actors(spec.lab.name)  # of a lab that never came up
             coordinator = _hire(spec)

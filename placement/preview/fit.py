@@ -38,22 +38,23 @@ class Misfit:
     seats: int = 0
     seats_of: str = ""
 
-    def __str__(self) -> str:
-        """Return the sum in words: `desk:RAM does not fit: a 40.0 MiB + b 30.0 MiB = 70.0 MiB, …`."""
-        who = ", ".join(self.outside)
+    @property
+    def headline(self) -> str:
+        """Return what does not fit where, without the sum."""
         if self.seats_of:
-            names = ", ".join(share.name for share in self.shares)
-            return (
-                f"{self.place} has {self.seats} seats of base {self.seats_of} for {len(self.shares)} roles "
-                f"at home there ({names}); without one: {who}"
-            )
+            roles = f"{len(self.shares)} roles at home there"
+            return f"{self.place} has {self.seats} slots of {self.seats_of} for {roles}"
+        return f"{self.place} has a budget of {format_bytes(self.budget)}"
+
+    def __str__(self) -> str:
+        """Return it in one line, with the sum: `…: a 40.0 MiB + b 30.0 MiB = 70.0 MiB, 6.0 MiB too much`."""
         parts = " + ".join(f"{share.name} {format_bytes(share.nbytes)}" for share in self.shares)
+        outside = f"without room: {', '.join(self.outside)}"
+        if self.seats_of:
+            return f"{self.headline}: {parts}; {outside}"
         needed = sum(share.nbytes for share in self.shares)
         over = format_bytes(needed - self.budget)
-        return (
-            f"{self.place} does not fit: {parts} = {format_bytes(needed)}, and its budget is "
-            f"{format_bytes(self.budget)}: {over} too much; without room: {who}"
-        )
+        return f"{self.headline}: {parts} = {format_bytes(needed)}, {over} too much; {outside}"
 
 
 def misfits(state: State, now_s: float, kv: Mapping[Place, int], tried: Try) -> tuple[Misfit, ...]:

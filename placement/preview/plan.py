@@ -47,9 +47,14 @@ class Trouble:
     message: str
     hint: str = ""
 
+    @property
+    def said(self) -> str:
+        """Return `role coder: no weights`."""
+        return f"{self.what}: {self.message}" if self.what else self.message
+
     def __str__(self) -> str:
         """Return `role coder: no weights [ADP002]`."""
-        return f"{self.what}: {self.message} [{self.code}]"
+        return f"{self.said} [{self.code}]"
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,8 +172,8 @@ def test_what_does_not_fit_is_summed_up_biggest_first_with_the_smallest_repair()
     assert misfit.outside == ("small",)
     assert misfit.repairs == ("small: home desk:SSD", "nodes.desk.ram: 110MiB")
     assert str(misfit) == (
-        "desk:RAM does not fit: large 80.0 MiB + small 30.0 MiB = 110.0 MiB, and its budget is 100.0 MiB: "
-        "10.0 MiB too much; without room: small"
+        "desk:RAM has a budget of 100.0 MiB: large 80.0 MiB + small 30.0 MiB = 110.0 MiB, 10.0 MiB too much; "
+        "without room: small"
     )
 
 
