@@ -177,7 +177,7 @@ def _parts(fill: Fill) -> str:
 def _misfits(plan: Plan) -> Iterator[Line]:
     for misfit in plan.misfits:
         yield Text(f"  {misfit.headline}", style="yellow")
-        width = max(len(share.name) for share in misfit.shares)
+        width = max(len(name) for name in ("in all", *(share.name for share in misfit.shares)))
         for share in misfit.shares:
             yield f"      {share.name:<{width}}  {format_bytes(share.nbytes):>10}"
         if not misfit.seats_of:
