@@ -107,8 +107,13 @@ class _Applying:
         """Have roles and shards that leave end what they answer, and wait until their items are gone."""
         roles = [name for kind, name in self.gone if kind == "role"]
         await asyncio.gather(*(incarnations.dismiss(self.crew, name) for name in roles))
-        state = self.machine.state
+        shards = self._named("shard", "-~")
+        await asyncio.gather(*(self._end(self.crew.shards, f"shard:{name}") for name in shards))
+        await self.coordinator.beat()  # or one that runs now would tell of them once more
+        for name in shards:
+            self.coordinator.census.shards.pop(name, None)
         kinds = {"adapter": "role", "shard": "shard"}
+        state = self.machine.state
         items = [item for item, spec in state.items.items() if (kinds[spec.kind], spec.name) in self.gone]
         for item in items:
             if item not in self.machine.state.retired:
@@ -116,26 +121,21 @@ class _Applying:
         if not await self.coordinator.until(lambda: not set(items) & self.machine.state.items.keys(), GONE_S):
             told = f"copies of {', '.join(items)} are still being dropped after {GONE_S:.0f} s"
             raise WorldError("TRC013", told, "apply the file again")
-        for name in roles:
+        for kind, name in sorted((kind, name) for kind, name in self.gone if kind in kinds.values()):
             self.journal.forget_role(name)
             self.journal.tell(name, f"removed: {self.spec.file} no longer has it", time.time())
-            self.say(Progress(f"role {name} is removed"))
-        for name in self._named("shard", "-~"):
-            await self._end(self.crew.shards, f"shard:{name}")
-            self.coordinator.census.shards.pop(name, None)
-            if self.acts[f"shard:{name}"] == "-":
-                self.journal.forget_role(name)
-                self.say(Progress(f"shard {name} is removed"))
+            self.say(Progress(f"{kind} {name} is removed"))
 
     async def _end(self, handles: dict[str, Any], actor: str) -> None:
-        """End an actor; a shard writes its files down first."""
+        """End an actor; a shard writes its files down first, one that leaves the lab removes its index."""
         name = actor.partition(":")[2]
         handle = handles.pop(name, None)
         if handle is None:
             return
         try:
             if actor.startswith("shard:"):
-                await reach(handle.close.remote(), actor, CLOSE_S)
+                ending = handle.withdraw if self.acts[actor] == "-" else handle.close
+                await reach(ending.remote(), actor, CLOSE_S)
         except TierceError as error:
             self.journal.tell(name, f"it did not close: {error}", time.time())
         finally:
@@ -191,6 +191,7 @@ class _Applying:
                 continue
             await self._end(self.crew.engines if kind == "engine" else self.crew.embedders, actor)
             if kind == "engine":
+                await self.coordinator.beat()  # or one that runs now would tell of it once more
                 census.engines.pop(name, None)
                 self.crew.engine_places.pop(name, None)
             self.say(Progress(f"{actor} has ended"))

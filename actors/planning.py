@@ -88,11 +88,22 @@ async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool) -> Draw
         acts=tuple(_acts(coordinator, ghost, changes, made)),
         builds=tuple(made.builds),
         foresight=foresight,
-        said=tuple(f"role {edit.role}: {summary(edit)}, as was said since the file" for edit in stands.edits),
+        said=tuple(_said(stands, orders, _homes(coordinator, spec, set()))),
         absent=tuple(made.absent),
         troubles=tuple(made.troubles),
     )
     return Drawn(plan, made, stands)
+
+
+def _said(stands: Standing, orders: Orders, homes: dict[Item, tuple[Place, bool]]) -> Iterator[str]:
+    """Yield what stands beside the file: words since, and orders that gave another home or pin."""
+    for edit in stands.edits:
+        yield f"role {edit.role}: {summary(edit)}, as was said since the file"
+    for item, (home, pinned) in homes.items():
+        if orders.homes().get(item, home) != home:
+            yield f"{item}: home {orders.homes()[item]}, as was ordered since the file"
+        if orders.pins().get(item, pinned) != pinned:
+            yield f"{item}: {'no longer pinned' if pinned else 'pinned'}, as was ordered since the file"
 
 
 def _spoken(spec: LabSpec) -> Lab:

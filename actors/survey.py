@@ -18,6 +18,8 @@ from actors.rag.ingest import Document, read_documents
 VECTOR_NBYTES = 384 * 4
 #: What a passage takes beside its vector and its text: payload, ids, and the text's second copy.
 PASSAGE_NBYTES = 1024
+#: What an index takes before it holds anything.
+INDEX_NBYTES = 1 << 20
 ITEM_NBYTES = {"float32": 4, "bfloat16": 2}
 
 
@@ -65,7 +67,7 @@ def foreseen_index(source: str) -> int:
     """Return how large the index of these documents is likely to be. Raises UserError RAG010."""
     chars = sum(len(found.text) for found in read_documents(source) if isinstance(found, Document))
     passages = -(-chars // TARGET_CHARS)
-    return passages * (VECTOR_NBYTES + PASSAGE_NBYTES) + chars
+    return INDEX_NBYTES + passages * (VECTOR_NBYTES + PASSAGE_NBYTES) + chars
 
 
 def this_machine(ssd: Path) -> Machine:

@@ -48,12 +48,12 @@ def plan_lines(plan: Plan) -> Iterator[Line]:
     yield _summary(plan)
 
 
-def drift_lines(lab: str, drift: Sequence[Drift]) -> Iterator[Line]:
+def drift_lines(file: str, drift: Sequence[Drift]) -> Iterator[Line]:
     """Yield the lines of a diff: - what the file says, + what is."""
     if not drift:
-        yield f"lab {lab} is as its file says"
+        yield f"the lab is as {file} says"
         return
-    yield Text(f"lab {lab} is other than its file: - the file, + the lab", style="bold")
+    yield Text(f"- {file}  + the lab", style="bold")
     for one in drift:
         yield Text(f"  {' '.join(part for part in (one.kind, one.name, one.field) if part)}", style="bold")
         if one.file:
@@ -196,7 +196,8 @@ def _fault(text: str, hint: str, style: str) -> Text:
 
 def _summary(plan: Plan) -> Text:
     if not plan.changes_anything:
-        return Text("Nothing to do: the lab is as its file says.", style="bold")
+        beside = " but for what was said since" if plan.said else ""
+        return Text(f"Nothing to do: the lab is as its file says{beside}.", style="bold")
     signs = Counter(change.sign for change in plan.changes)
     acts = Counter(act.sign for act in plan.acts)
     copies = [step.command for step in plan.steps if isinstance(step.command, Copy)]
@@ -204,7 +205,7 @@ def _summary(plan: Plan) -> Text:
     moved = sum(copy.nbytes for copy in copies)
     entries = f"{signs['+']} to add, {signs['~']} to change, {signs['-']} to remove"
     moves = f"{_some(len(copies), 'copy', 'copies')} ({format_bytes(moved)}, {_about(plan.foresight.took_s)})"
-    actors = f"{acts['+']} actors start, {acts['-']} stop, {acts['~']} begin anew"
+    actors = f"actors: {acts['+']} to start, {acts['-']} to stop, {acts['~']} to begin anew"
     return Text(f"Plan: {entries}; {moves}, {_some(drops, 'drop')}; {actors}.", style="bold")
 
 

@@ -81,7 +81,7 @@ def test_a_plan_shows_what_changes_who_starts_and_what_is_made(tierce):
     assert "role critic: added, as was said since the file; it stands" in out
     assert out.rstrip().endswith(
         "Plan: 0 to add, 1 to change, 1 to remove; 2 copies (60.0 MiB, ~400ms), 1 drop; "
-        "0 actors start, 1 stop, 1 begin anew."
+        "actors: 0 to start, 1 to stop, 1 to begin anew."
     )
 
 
@@ -208,7 +208,7 @@ def test_the_same_plan_has_the_same_mark_whatever_the_clock_says(planned):
 
 def test_a_diff_shows_the_file_and_the_lab(tierce, labs):
     """- is what the file says, + what is; why stands below. Without differences it says so."""
-    assert "is as its file says" in tierce("diff").out
+    assert "the lab is as cluster.yaml says" in tierce("diff").out
     labs.drifted = (Drift("role", "coder", "home", "desk:RAM", "desk:SSD", "ordered"),)
     assert "  role coder home\n    - desk:RAM\n    + desk:SSD\n      ordered\n" in tierce("diff").out
     assert json.loads(tierce("diff", "--json").out)["drift"][0]["world"] == "desk:SSD"
