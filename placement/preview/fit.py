@@ -9,8 +9,26 @@ from placement.state import Item, Place, Room, Spec, State
 from placement.tiers import Tier
 from placement.units import format_budget, format_bytes, parse_bytes
 
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A lab at rest; `barred` are the homes that the file wants for items and the lab could never give."""
+
+    state: State
+    now_s: float
+    barred: Mapping[Item, Place]
+
+    def home(self, item: Item) -> Place:
+        """Return the home that the file wants for an item."""
+        return self.barred.get(item) or self.state.home(item)
+
+    def rest(self, item: Item) -> Place:
+        """Return where an item should be by the file."""
+        return self.barred.get(item) or self.state.rest(item, self.now_s)
+
+
 #: Returns the lab at rest if these items had these homes, and these places these rooms.
-Try = Callable[[Mapping[Item, Place], Mapping[Place, Room]], State]
+Try = Callable[[Mapping[Item, Place], Mapping[Place, Room]], End]
 Fits = Callable[[Mapping[Item, Place], Mapping[Place, Room]], bool]
 
 
@@ -57,38 +75,39 @@ class Misfit:
         return f"{self.headline}: {parts} = {format_bytes(needed)}, {over} too much; {outside}"
 
 
-def misfits(state: State, now_s: float, kv: Mapping[Place, int], tried: Try) -> tuple[Misfit, ...]:
+def misfits(end: End, kv: Mapping[Place, int], tried: Try) -> tuple[Misfit, ...]:
     """Return each place of a lab at rest where somebody who belongs there found no room.
 
     `kv` is the part of a place's fixed bytes that is KV cache. A repair is told only if `tried` shows that
     it is one: the place holds all of its own then, and no other place is worse off.
     """
-    crowded = _outside(state, now_s)
+    crowded = _outside(end)
 
     def found(place: Place) -> Misfit:
         def fits(homes: Mapping[Item, Place], rooms: Mapping[Place, Room]) -> bool:
-            return _outside(tried(homes, rooms), now_s).keys() <= crowded.keys() - {place}
+            return _outside(tried(homes, rooms)).keys() <= crowded.keys() - {place}
 
-        return _misfit(state, place, crowded[place], now_s, kv, fits)
+        return _misfit(end, place, crowded[place], kv, fits)
 
     return tuple(map(found, sorted(crowded)))
 
 
-def _outside(state: State, now_s: float) -> dict[Place, list[Item]]:
+def _outside(end: End) -> dict[Place, list[Item]]:
     """Return, by place, the items that are to rest there and have no room."""
     outside: dict[Place, list[Item]] = {}
+    state = end.state
     for item in state.items:
-        rest = state.rest(item, now_s)
-        if item not in state.retired and (item, rest) not in state.replicas and no_room(state, item, rest):
+        rest = end.rest(item)
+        there = item in state.retired or (item, rest) in state.replicas
+        if not there and rest in state.rooms and (item in end.barred or no_room(state, item, rest)):
             outside.setdefault(rest, []).append(item)
     return outside
 
 
-def _misfit(
-    state: State, place: Place, outside: list[Item], now_s: float, kv: Mapping[Place, int], fits: Fits
-) -> Misfit:
+def _misfit(end: End, place: Place, outside: list[Item], kv: Mapping[Place, int], fits: Fits) -> Misfit:
+    state = end.state
     room = state.rooms[place]
-    here = [item for item in state.items if _belongs(state, item, place, now_s)]
+    here = [item for item in state.items if _belongs(end, item, place)]
     shares = [Share(state.items[item].name, bytes_at(state, item, place)) for item in here]
     shares += [Share(f"{item} (not registered)", nbytes) for item, nbytes in _strangers(state, place)]
     if room.fixed:
@@ -100,10 +119,10 @@ def _misfit(
     if sum(share.nbytes for share in shares) <= room.budget and crowded:
         seated = _seated(state, place, crowded, here)
         shares = [Share(state.items[item].name, state.items[item].nbytes) for item in seated]
-        repairs = tuple(_seat_repairs(state, place, crowded, seated, fits))
+        repairs = tuple(_seat_repairs(end, place, crowded, seated, fits))
         biggest = tuple(sorted(shares, key=_biggest_first))
         return Misfit(place, room.budget, biggest, names, repairs, room.seats[crowded], crowded)
-    repairs = tuple(_room_repairs(state, place, here, shares, fits))
+    repairs = tuple(_room_repairs(end, place, here, shares, fits))
     return Misfit(place, room.budget, tuple(sorted(shares, key=_biggest_first)), names, repairs)
 
 
@@ -115,11 +134,10 @@ def _strangers(state: State, place: Place) -> list[tuple[Item, int]]:
     return sorted(state.strangers.get(place, {}).items())
 
 
-def _belongs(state: State, item: Item, place: Place, now_s: float) -> bool:
+def _belongs(end: End, item: Item, place: Place) -> bool:
     """Tell whether an item is to be at a place: it rests there, or its durable copy does."""
-    spec = state.items[item]
-    anchors = (state.rest(item, now_s), spec.durable, spec.landing)
-    return item not in state.retired and place in anchors
+    spec = end.state.items[item]
+    return item not in end.state.retired and place in (end.rest(item), spec.durable, spec.landing)
 
 
 def _crowded_base(state: State, place: Place, here: list[Item]) -> str:
@@ -134,23 +152,19 @@ def _seated(state: State, place: Place, base: str, here: list[Item]) -> list[Ite
     return [item for item in here if state.items[item].base == base and state.takes_seat(item, place)]
 
 
-def _seat_repairs(state: State, place: Place, base: str, seated: list[Item], fits: Fits) -> Iterator[str]:
-    room = state.rooms[place]
-    yield from _rehomed(state, place, seated, fits)
+def _seat_repairs(end: End, place: Place, base: str, seated: list[Item], fits: Fits) -> Iterator[str]:
+    room = end.state.rooms[place]
+    yield from _rehomed(end, place, seated, fits)
     more = replace(room, seats={**room.seats, base: len(seated)})
     if fits({}, {place: more}):
         yield f"bases.{base}.slots: {len(seated)}"
 
 
-def _room_repairs(
-    state: State, place: Place, here: list[Item], shares: list[Share], fits: Fits
-) -> Iterator[str]:
-    room = state.rooms[place]
-    yield from _rehomed(state, place, here, fits)
-    needed = sum(share.nbytes for share in shares)
-    text = format_budget(needed)
-    if fits({}, {place: replace(room, budget=parse_bytes(text))}):
-        yield f"nodes.{_budget_field(state, place)}: {text}"
+def _room_repairs(end: End, place: Place, here: list[Item], shares: list[Share], fits: Fits) -> Iterator[str]:
+    yield from _rehomed(end, place, here, fits)
+    text = format_budget(sum(share.nbytes for share in shares))
+    if fits({}, {place: replace(end.state.rooms[place], budget=parse_bytes(text))}):
+        yield f"nodes.{_budget_field(end.state, place)}: {text}"
 
 
 def _budget_field(state: State, place: Place) -> str:
@@ -163,9 +177,10 @@ def _budget_field(state: State, place: Place) -> str:
     return f"{place.node}.vram" if len(devices) == 1 else f"{place.node}.vram.{place.device}"
 
 
-def _rehomed(state: State, place: Place, here: list[Item], fits: Fits) -> Iterator[str]:
+def _rehomed(end: End, place: Place, here: list[Item], fits: Fits) -> Iterator[str]:
     """Yield the change of homes that makes it fit and moves the fewest items, of those the fewest bytes."""
-    movable = [item for item in here if state.home(item) == place and not state.pinned(item)]
+    state = end.state
+    movable = [item for item in here if end.home(item) == place and not state.pinned(item)]
     movable.sort(key=lambda item: (state.items[item].nbytes, state.items[item].name))
     for item in movable:
         for below in _below(state, state.items[item], place):

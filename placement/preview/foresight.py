@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from placement.errors import TierceError
 from placement.machine import Machine
+from placement.messages import MoveOrdered
 from placement.preview.ahead import Ahead, Step, run_ahead
-from placement.preview.fit import Misfit, misfits
+from placement.preview.fit import End, Misfit, misfits
 from placement.preview.intent import intent
 from placement.preview.room import Fill, fills
-from placement.state import Item, Place, Room, Spec, State
+from placement.state import Item, Place, Room, Spec
 
 Rooms = Mapping[str, Mapping[Place, Room]]
 
@@ -50,16 +51,21 @@ def foresee(
         }
         return run_ahead(machine, lambda state: intent(state, rehomed, offered), now_s)
 
-    def tried(homes: Mapping[Item, Place], other: Mapping[Place, Room]) -> State:
-        return run(homes, other).state
+    def tried(homes: Mapping[Item, Place], other: Mapping[Place, Room]) -> End:
+        return _end(run(homes, other), now_s)
 
     ahead = run({}, {})
-    end_s = now_s + ahead.took_s
     return Foresight(
         steps=tuple(ahead.steps),
         took_s=ahead.took_s,
         before=fills(machine.state, kv),
         after=fills(ahead.state, kv),
-        misfits=misfits(ahead.state, end_s, kv, tried),
+        misfits=misfits(_end(ahead, now_s), kv, tried),
         refused=tuple(refused.error for refused in ahead.refused),
     )
+
+
+def _end(ahead: Ahead, now_s: float) -> End:
+    moves = [refused.event for refused in ahead.refused if refused.error.code == "TRC022"]
+    barred = {move.item: move.to for move in moves if isinstance(move, MoveOrdered)}
+    return End(ahead.state, now_s + ahead.took_s, barred)

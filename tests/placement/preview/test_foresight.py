@@ -204,6 +204,18 @@ def test_a_budget_is_no_repair_where_the_memory_itself_is_full():
     assert misfit.repairs == ("coder: home desk:SSD",)
 
 
+def test_a_move_that_is_refused_for_want_of_room_is_told_with_its_repair():
+    """A home where nothing can make room is refused; the sum has all who belong there, and what would do."""
+    large, small = role("large", RAM, nbytes=80 * MIB), role("small", SSD, nbytes=30 * MIB)
+    lab = lab_of(large, small)
+    plan = foreseen(lab, large, replace(small, home=RAM))
+    assert [error.code for error in plan.refused] == ["TRC022"]
+    (misfit,) = plan.misfits
+    assert [share.name for share in misfit.shares] == ["large", "small"]
+    assert misfit.outside == ("small",)
+    assert misfit.repairs == ("small: home desk:SSD", "nodes.desk.ram: 110MiB")
+
+
 def test_two_that_are_too_many_are_moved_together():
     """Where no single move is enough, the largest go first and all of them are named."""
     roles = [role(name, RAM, nbytes=60 * MIB) for name in ("a", "b", "c")]
