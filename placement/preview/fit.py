@@ -85,7 +85,9 @@ def misfits(end: End, kv: Mapping[Place, int], tried: Try) -> tuple[Misfit, ...]
 
     def found(place: Place) -> Misfit:
         def fits(homes: Mapping[Item, Place], rooms: Mapping[Place, Room]) -> bool:
-            return _outside(tried(homes, rooms)).keys() <= crowded.keys() - {place}
+            left = _outside(tried(homes, rooms))
+            worse = (other for other, items in left.items() if len(items) > len(crowded.get(other, ())))
+            return place not in left and next(worse, None) is None
 
         return _misfit(end, place, crowded[place], kv, fits)
 

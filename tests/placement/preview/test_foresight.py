@@ -216,6 +216,15 @@ def test_a_move_that_is_refused_for_want_of_room_is_told_with_its_repair():
     assert misfit.repairs == ("small: home desk:SSD", "nodes.desk.ram: 110MiB")
 
 
+def test_a_repair_does_not_crowd_another_place_more():
+    """A role that has no seat is not sent to a RAM that is too full already, but to the disk below."""
+    roles = [role(name, VRAM) for name in ("a", "b", "c")]
+    full = [role(name, RAM, nbytes=95 * MIB) for name in ("x", "y")]
+    ram, vram = sorted(foreseen(Lab(), *roles, *full).misfits, key=lambda misfit: misfit.seats)
+    assert ram.repairs[0] == "x: home desk:SSD"
+    assert vram.repairs[0] == "a: home desk:SSD"
+
+
 def test_two_that_are_too_many_are_moved_together():
     """Where no single move is enough, the largest go first and all of them are named."""
     roles = [role(name, RAM, nbytes=60 * MIB) for name in ("a", "b", "c")]
