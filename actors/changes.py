@@ -91,6 +91,22 @@ async def remove_role(coordinator: Coordinator, name: str) -> Thing:
     return was
 
 
+def item_named(coordinator: Coordinator, name: str) -> Item:
+    """Return the item of a role or shard; an item's own name is taken too.
+
+    Raises UnknownName TRC001, or why a role or shard of the lab has no item.
+    """
+    machine, crew = coordinator.brain()
+    state = machine.state
+    for item, spec in state.items.items():
+        if name in (item, spec.name) and item not in state.retired:
+            return item
+    if name in crew.lab.roles or name in crew.lab.rag:
+        raise not_movable(coordinator, name)
+    known = ", ".join(spec.name for spec in state.items.values())
+    raise UnknownName("TRC001", f"the lab has no role or shard {name!r}", f"it has: {known}")
+
+
 def not_movable(coordinator: Coordinator, name: str) -> TierceError:
     """Return why a role or shard of the lab has no item that could be moved, pinned or warmed."""
     failure = next((one for one in coordinator.journal.failures() if one.role == name), None)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from actors import changes, orders, said, wants
+from actors import applying, changes, orders, planning, said, wants
 from actors.beats import Beats
 from actors.census import Census, Presence, listing
 from actors.crew import Crew
 from actors.effects import COPY_S, DRAIN_S, Effects
-from actors.errors import UnknownName, reach
+from actors.errors import reach
 from actors.journal import Journal
 from actors.muster import limits, seats
+from actors.progress import Progress, steps_of
 from actors.raising import Raising
 from actors.recollection import recollect
 from actors.schedule import Schedule
@@ -35,10 +36,11 @@ if TYPE_CHECKING:
     from actors.answer import Activation
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
-    from actors.progress import Progress
     from actors.spec import LabSpec
     from actors.warming import Warming
     from placement.config.edits import Edit
+    from placement.preview.drift import Drift
+    from placement.preview.plan import Plan
 
 #: An effect ends by its own deadline; the Machine gives it up only after that.
 OP_S = DRAIN_S + 2 * COPY_S
@@ -135,6 +137,7 @@ class Coordinator:
     def journal(self) -> Journal:
         if self._journal is None:
             self._journal = Journal.open(Path(self.spec.home) / "journal.db")
+            self.spec = said.recalled(self.spec, self._journal)
         return self._journal
 
     async def standing(self) -> tuple[str, bool]:
@@ -143,19 +146,23 @@ class Coordinator:
         return self.spec.fingerprint, up or self._bringing is not None
 
     async def up(self) -> AsyncIterator[Progress]:
-        """Bring the lab up, telling each step; what is up stays as it is, what failed is tried again."""
-        steps: asyncio.Queue[Progress | None] = asyncio.Queue()
+        """Bring the lab up, telling each step.
 
-        async def bring() -> None:
-            try:
-                await self._bring_up(steps.put_nowait)
-            finally:
-                steps.put_nowait(None)
-
-        task = asyncio.create_task(bring())
-        while (step := await steps.get()) is not None:
+        What is up already stays as it is, what failed is tried again.
+        """
+        async for step in steps_of(self._bring_up):
             yield step
-        await task
+
+    async def plan(self, spec: LabSpec, *, forget: bool = False) -> Plan:
+        return (await planning.draw(self, spec, forget=forget)).plan
+
+    async def drift(self, spec: LabSpec) -> tuple[Drift, ...]:
+        return await planning.drift(self, spec)
+
+    async def apply(self, spec: LabSpec, mark: str, *, forget: bool = False) -> AsyncIterator[Progress]:
+        """Make the lab as a file says, telling each step; see `actors.applying`."""
+        async for step in steps_of(lambda say: applying.apply(self, spec, mark, say, forget=forget)):
+            yield step
 
     async def _bring_up(self, say: Callable[[Progress], None]) -> None:
         async with self.changing:
@@ -180,7 +187,7 @@ class Coordinator:
         for op, item, command in self.journal.open_intents():
             self.journal.end(op, item, f"cut off by a restart: {command}", time.time())
         self.crew = Crew(spec)
-        self.crew.seats = seats(self.journal)
+        self.crew.seats = seats(said.Orders(self.journal))
         self.machine = Machine(limits(spec.lab.policy, OP_S), epoch)
         recollect(self.machine, self.journal)
         self.effects = Effects(self.crew, self.journal, epoch)
@@ -280,16 +287,7 @@ class Coordinator:
         await self.beats.beat()
 
     def item_named(self, name: str) -> Item:
-        """Return the item of a role or shard; an item's own name is taken too."""
-        machine, crew = self.brain()
-        state = machine.state
-        for item, spec in state.items.items():
-            if name in (item, spec.name) and item not in state.retired:
-                return item
-        if name in crew.lab.roles or name in crew.lab.rag:
-            raise changes.not_movable(self, name)
-        known = ", ".join(spec.name for spec in state.items.values())
-        raise UnknownName("TRC001", f"the lab has no role or shard {name!r}", f"it has: {known}")
+        return changes.item_named(self, name)
 
     async def want(self, item: str, caller: str, within_s: float) -> Activation:
         return await wants.bring(self, Item(item), caller, within_s)

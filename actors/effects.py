@@ -151,6 +151,8 @@ class Effects:
         item, place = command.item, command.place
         try:
             if spec.kind == "shard":
+                if spec.name not in self.crew.shards:  # it has left the lab, and what it held with it
+                    return Dropped(command.op)
                 call = self.crew.shards[spec.name].leave.remote(place.tier, self.epoch)
                 await reach(call, f"shard:{spec.name}", COPY_S)
             elif place.tier is Tier.VRAM:

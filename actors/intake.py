@@ -87,6 +87,16 @@ class Intake:
             path = await asyncio.to_thread(self.files.keep_source, item, path, prepared.digest)
         return item, await self._keep(item, prepared), Kept(path, how)
 
+    async def look_at(self, origin: Origin) -> tuple[str, Prepared] | None:
+        """Read and check an adapter as `take` does, and keep nothing; one at an address is not fetched: None.
+
+        Raises AdapterError for an adapter that cannot serve the role on this base.
+        """
+        if await asyncio.to_thread(how_kept, origin.lora_path) == "fetched":
+            return None
+        prepared = await self._build(origin, origin.lora_path)
+        return item_of(origin, prepared), replace(prepared, image=NO_IMAGE)
+
     async def fetch(self, item: str, origin: Origin, digest: str) -> Prepared:
         """Bring the image of a version that rests at an address here; nothing happens if it is here.
 

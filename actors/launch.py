@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.exceptions import RayError
 
+from actors.cast import ram_folder
 from actors.client import Lab
-from actors.crew import ram_folder
 from actors.errors import translate
 from actors.head import Head, alone, heads, lab_home, recorded, start, stop
 from actors.joining import attach, end_actors
@@ -90,7 +90,7 @@ def raise_lab(
                 raise WorldError(
                     "TRC045",
                     f"lab {spec.lab.name!r} is up already, from another file than {file} is now",
-                    "run `tierce down` first",
+                    f"run `tierce apply {file}`, or `tierce down` first",
                 )
             end_actors(spec.lab.name)  # of a lab that never came up
             coordinator = _hire(spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from placement.errors import UserError
 from placement.messages import NodeJoined
@@ -14,16 +14,47 @@ from placement.units import format_bytes
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from actors.crew import Crew
-    from actors.engine import Decoding
-    from actors.journal import Journal, Version
-    from actors.shard import Shelved
-    from actors.store import Stored
+    from actors.cast import Cast
+    from actors.journal import Version
+    from actors.said import Orders
     from placement.config import Lab
     from placement.config.schema import Policy
 
 #: Of a discovered machine, the share that a lab takes where its file does not say.
 SHARE = 0.25
+
+
+class EngineSizes(Protocol):
+    """What an engine takes of its device, in bytes: told by it, or foreseen."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def base_nbytes(self) -> int: ...
+    @property
+    def kv_nbytes(self) -> int: ...
+    @property
+    def slot_nbytes(self) -> int: ...
+
+
+class NodeSizes(Protocol):
+    """What a machine has, in bytes, and what of its disk the SSD tier holds already, by item."""
+
+    @property
+    def ram_total(self) -> int: ...
+    @property
+    def ssd_free(self) -> int: ...
+    @property
+    def ssd(self) -> Mapping[str, int]: ...
+
+
+class ShardSizes(Protocol):
+    """How large a shard's index is, and the digest of what it holds."""
+
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def digest(self) -> str: ...
 
 
 def limits(policy: Policy, op_s: float) -> Limits:
@@ -49,12 +80,12 @@ def durable(node: str) -> Place:
     return Place(node, Tier.SSD)
 
 
-def engine_place(crew: Crew, base: str, report: Decoding) -> Place:
+def engine_place(crew: Cast, base: str, report: EngineSizes) -> Place:
     """Return the VRAM place of a base's engine: its node and device."""
     return Place(crew.node_of(crew.lab.bases[base].node), Tier.VRAM, report.device)
 
 
-def joined(crew: Crew, node: str, stored: Stored, engines: Mapping[str, Decoding]) -> NodeJoined:
+def joined(crew: Cast, node: str, stored: NodeSizes, engines: Mapping[str, EngineSizes]) -> NodeJoined:
     """Return what a node brings: a Room for each of its places.
 
     Raises UserError CFG032 with the arithmetic if the bases of a device do not fit its VRAM.
@@ -77,7 +108,7 @@ def joined(crew: Crew, node: str, stored: Stored, engines: Mapping[str, Decoding
     return NodeJoined(node, rooms)
 
 
-def _vram(crew: Crew, place: Place, stored: Stored) -> int:
+def _vram(crew: Cast, place: Place, stored: NodeSizes) -> int:
     """Return the VRAM budget of a place; a discovered CPU gives a share of its RAM."""
     config = crew.lab.nodes.get(place.node)
     if config is None or config.vram is None:
@@ -92,7 +123,7 @@ def _vram(crew: Crew, place: Place, stored: Stored) -> int:
     return config.vram[place.device]
 
 
-def _check_vram(lab: Lab, place: Place, room: Room, engines: Mapping[str, Decoding]) -> None:
+def _check_vram(lab: Lab, place: Place, room: Room, engines: Mapping[str, EngineSizes]) -> None:
     slots = {base: engines[base].slot_nbytes * lab.bases[base].slots for base in room.seats}
     needed = room.fixed + sum(slots.values())
     if needed <= room.budget:
@@ -113,7 +144,20 @@ def _check_vram(lab: Lab, place: Place, room: Room, engines: Mapping[str, Decodi
     )
 
 
-def role_spec(crew: Crew, version: Version, serves_at: Place) -> Spec:
+def device_fault(crew: Cast, role: str) -> UserError | None:
+    """Return the error CFG037 for a role that names another device than that of its base's engine."""
+    base = crew.base_of(crew.lab.roles[role])[0]
+    device, place = crew.lab.roles[role].device, crew.engine_places[base]
+    if device in {None, "auto", place.device}:
+        return None
+    return UserError(
+        "CFG037",
+        f"roles.{role}.device: {device}, and the engine of {base} runs on {place}",
+        f"write device: {place.device}, or add a base with the same model on {device}",
+    )
+
+
+def role_spec(crew: Cast, version: Version, serves_at: Place) -> Spec:
     """Return the Spec of a role's adapter version; `serves_at` is its engine's place."""
     role = crew.lab.roles[version.role]
     node = crew.node_of(role.node or crew.base_of(role)[1].node)
@@ -138,27 +182,27 @@ def role_spec(crew: Crew, version: Version, serves_at: Place) -> Spec:
     )
 
 
-def as_ordered(spec: Spec, journal: Journal, here: Collection[str]) -> Spec:
+def as_ordered(spec: Spec, orders: Orders, here: Collection[str]) -> Spec:
     """Return a Spec with the home and pin that were ordered since the file, if such a place is `here`."""
-    home = journal.homes().get(spec.item, spec.home)
+    home = orders.homes().get(spec.item, spec.home)
     if home.tier is Tier.VRAM:
         home = spec.serves_at or spec.home
     elif home.node not in here and home.tier is not Tier.NETWORK:
         home = spec.home
-    return replace(spec, home=home, pinned=journal.pins().get(spec.item, spec.pinned))
+    return replace(spec, home=home, pinned=orders.pins().get(spec.item, spec.pinned))
 
 
-def seats(journal: Journal) -> dict[str, str]:
+def seats(orders: Orders) -> dict[str, str]:
     """Return the node that each role's actor was ordered to: where its adapter was, in RAM or on SSD.
 
     What was ordered and not done when a coordinator was killed is so done by the next one.
     """
     ordered = {
         item.partition("@")[0]: home.node
-        for item, home in journal.homes().items()
+        for item, home in orders.homes().items()
         if "@" in item and home.tier in {Tier.RAM, Tier.SSD}
     }
-    return journal.seats() | ordered
+    return orders.seats() | ordered
 
 
 def shard_item(name: str) -> Item:
@@ -166,7 +210,7 @@ def shard_item(name: str) -> Item:
     return Item(f"{name}#shard")
 
 
-def shard_spec(crew: Crew, name: str, report: Shelved) -> Spec:
+def shard_spec(crew: Cast, name: str, report: ShardSizes) -> Spec:
     """Return the Spec of a shard whose log is written: `report` says how large its index is."""
     shard = crew.lab.rag[name]
     node = crew.node_of(shard.node)
@@ -197,7 +241,7 @@ def shard_spec(crew: Crew, name: str, report: Shelved) -> Spec:
     )
 
 
-def place_for(crew: Crew, state: State, item: Item, tier_name: str | None, node: str | None) -> Place:
+def place_for(crew: Cast, state: State, item: Item, tier_name: str | None, node: str | None) -> Place:
     """Return the place that a person means by a tier and a node; what is left out is as at the item's home.
 
     VRAM means the item's own engine; of what rests there or on the network, a node alone means its RAM.

@@ -55,7 +55,7 @@ class Raising:
         for node in self.crew.missing:
             error = self.crew.not_seen(node)
             self.say(Progress(f"node {node}", problem=f"{error}; {error.hint}"))
-        stored = await self._start_stores()
+        stored = await self.start_stores()
         engines, shards = await asyncio.gather(
             self.start_engines(self.crew.lab.bases), self.shelving.start(self.crew.lab.rag)
         )
@@ -78,7 +78,7 @@ class Raising:
         await self._sweep()
         await come_home(self.coordinator, list(self.machine.state.items), self.say)
 
-    async def _start_stores(self) -> dict[str, Stored]:
+    async def start_stores(self) -> dict[str, Stored]:
         """Start the store of each node that is there; one that does not answer is told and left for later."""
         stored: dict[str, Stored] = {}
         for node in self.crew.here:

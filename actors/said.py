@@ -4,51 +4,129 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.progress import Progress
 from actors.sources import resolve
+from actors.spec import as_text, from_text
 from placement.config.edits import export as written
 from placement.config.edits import raw, standing
 from placement.errors import TierceError
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from actors.journal import Journal
     from actors.spec import LabSpec
     from placement.config import Lab
     from placement.config.edits import Edit
+    from placement.state import Item, Place
 
 
-def since(spec: LabSpec, journal: Journal, say: Callable[[Progress], None]) -> tuple[LabSpec, list[Edit]]:
-    """Return the lab of the file with what was said since in it, and which words these are; tell each.
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A file with what was said since in it: `edits` hold, of the `overtaken` roles the file says otherwise.
+
+    `disordered` are the roles and shards whose moves and pins the file overtakes, `unfit` what no longer fits
+    the file, by role.
+    """
+
+    spec: LabSpec
+    edits: list[Edit]
+    overtaken: tuple[str, ...]
+    disordered: tuple[str, ...]
+    unfit: dict[str, TierceError]
+
+
+class Orders:
+    """The moves and pins in a journal, if there is one, but for those of some roles and shards."""
+
+    def __init__(self, journal: Journal | None, but: Collection[str] = ()) -> None:
+        self._homes = {} if journal is None else journal.homes()
+        self._pins = {} if journal is None else journal.pins()
+        self._seats = {} if journal is None else journal.seats()
+        self._but = frozenset(but)
+
+    def homes(self) -> dict[Item, Place]:
+        """Return the ordered home of each item that has one."""
+        return {item: home for item, home in self._homes.items() if _name(item) not in self._but}
+
+    def pins(self) -> dict[Item, bool]:
+        """Return what was ordered of each item that was pinned or unpinned."""
+        return {item: pin for item, pin in self._pins.items() if _name(item) not in self._but}
+
+    def seats(self) -> dict[str, str]:
+        """Return the node that each role's actor was ordered to."""
+        return {name: node for name, node in self._seats.items() if name not in self._but}
+
+
+def standing_of(spec: LabSpec, journal: Journal, *, forget: bool = False) -> Standing:
+    """Return what would stand if the lab were brought up from this file now; nothing is written.
 
     The newer word counts: where the file says something else of a role now than when it was spoken of, the
-    file stands, and what was said and ordered is forgotten. What no longer fits is told and left out.
+    file stands. With `forget` nothing that was said or ordered does.
     """
-    _forget_overtaken_orders(spec, journal)
+    if forget:
+        roles = tuple(edit.role for edit in journal.edits())
+        ordered = dict.fromkeys(_name(item) for item, _, _ in journal.orders())
+        return Standing(spec, [], roles, tuple(ordered), {})
     kept, overtaken = standing(spec.text, journal.edits())
-    for edit in overtaken:
-        journal.unsay(edit.role)
-        journal.forget_orders(edit.role)
-        told = "the file says something else now: what was said before is forgotten"
-        journal.tell(edit.role, told, time.time())
-        say(Progress(f"role {edit.role}: {told}"))
-    made = spec
+    made, unfit = spec, dict[str, TierceError]()
     taken: list[Edit] = []
     for edit in kept:
         try:
             made = spec.with_edits([*taken, edit])
         except TierceError as error:
-            journal.tell(edit.role, f"what was said of it does not fit the file: {error}", time.time())
-            say(Progress(f"role {edit.role}, as it was said", problem=str(error)))
+            unfit[edit.role] = error
         else:
             taken.append(edit)
-            say(Progress(f"role {edit.role}: {summary(edit)}, as was said since the file"))
-    return made, taken
+    names = tuple(edit.role for edit in overtaken)
+    disordered = tuple(dict.fromkeys((*_newly_said(spec, journal), *names)))
+    return Standing(made, taken, names, disordered, unfit)
+
+
+def since(spec: LabSpec, journal: Journal, say: Callable[[Progress], None]) -> tuple[LabSpec, list[Edit]]:
+    """Return the lab of the file with what was said since in it, and which words these are; tell each.
+
+    What the file overtakes is forgotten, what no longer fits it is told and left out.
+    """
+    stands = standing_of(spec, journal)
+    settle(spec, stands, journal, say)
+    for role, error in stands.unfit.items():
+        journal.tell(role, f"what was said of it does not fit the file: {error}", time.time())
+        say(Progress(f"role {role}, as it was said", problem=str(error)))
+    for edit in stands.edits:
+        say(Progress(f"role {edit.role}: {summary(edit)}, as was said since the file"))
+    return stands.spec, stands.edits
+
+
+def settle(spec: LabSpec, stands: Standing, journal: Journal, say: Callable[[Progress], None]) -> None:
+    """Forget what the file overtakes, and remember what it says now."""
+    for role in stands.overtaken:
+        journal.unsay(role)
+        told = "the file says something else now: what was said before is forgotten"
+        journal.tell(role, told, time.time())
+        say(Progress(f"role {role}: {told}"))
+    for name in stands.disordered:
+        journal.forget_orders(name)
+    journal.set_fact("entries", json.dumps(_entries(spec)))
+
+
+def take_over(spec: LabSpec, before: LabSpec, journal: Journal) -> None:
+    """Remember that the running lab is made from another file now than the one that it was hired with."""
+    was = journal.fact("file")
+    born = json.loads(was)["born"] if was else before.fingerprint
+    journal.set_fact("file", json.dumps({"born": born, "spec": as_text(spec)}))
+    journal.set_fact("lab", spec.fingerprint)
+
+
+def recalled(spec: LabSpec, journal: Journal) -> LabSpec:
+    """Return the file that the lab is made from: the one that was applied since, or `spec`, of its hiring."""
+    told = json.loads(journal.fact("file") or "{}")
+    return from_text(told["spec"]) if told.get("born") == spec.fingerprint else spec
 
 
 def summary(edit: Edit) -> str:
@@ -77,12 +155,14 @@ def _name(item: str) -> str:
     return item.partition("@")[0].partition("#")[0]
 
 
-def _forget_overtaken_orders(spec: LabSpec, journal: Journal) -> None:
-    """Forget moves and pins of what the file says differently now than when the lab last came up."""
+def _newly_said(spec: LabSpec, journal: Journal) -> list[str]:
+    """Return of what the file says something else now than when the lab last came up."""
+    now, before = _entries(spec), json.loads(journal.fact("entries") or "{}")
+    return [name for name in before if now.get(name) != before[name]]
+
+
+def _entries(spec: LabSpec) -> dict[str, Any]:
     document: dict[str, Any] = raw(spec.text)
-    now = {name: said for section in ("roles", "rag") for name, said in (document.get(section) or {}).items()}
-    before = json.loads(journal.fact("entries") or "{}")
-    for name in before:
-        if now.get(name) != before[name]:
-            journal.forget_orders(name)
-    journal.set_fact("entries", json.dumps(now))
+    return {
+        name: said for section in ("roles", "rag") for name, said in (document.get(section) or {}).items()
+    }

@@ -23,6 +23,7 @@ import ray
 
 from actors.errors import StaleEpoch, Unreachable, reach
 from actors.loft import Loft
+from actors.rag.index import remove
 from actors.rag.ingest import ingest
 from actors.rag.link import Link, open_link
 from actors.rag.matrix import unit
@@ -318,6 +319,15 @@ class Shard:
         async with self._opening:
             await self._let_go()
             await asyncio.to_thread(_clear, Path(self.spec.ram_folder), self.spec.name)
+
+    async def withdraw(self) -> None:
+        """Leave the lab: the log stays, and so does an index at a path of the file's; ours goes."""
+        if self._loft is not None:
+            await self._loft.empty(self.epoch)
+        await self.close()
+        own = Path(self.spec.log_dir).parent / "index"
+        if self.spec.remote is None and await asyncio.to_thread(own.is_dir):
+            await asyncio.to_thread(remove, own)
 
 
 def _clear(folder: Path, name: str) -> None:

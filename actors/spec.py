@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors.sources import read_personas, resolve_bases
+from actors.sources import read_personas, resolve_bases, with_models
 from placement.config import ConfigError, load
 from placement.config.edits import edited, faults_of
 
@@ -60,6 +61,36 @@ class LabSpec:
             file=self.file,
             env=self.env,
         )
+
+
+def as_text(spec: LabSpec) -> str:
+    """Return a spec as text that `from_text` reads again, whatever became of the files that it names."""
+    written = load(spec.text, spec.env, name=spec.file, root=spec.root)
+    models = {
+        name: spec.lab.bases[str(spec.lab.roles[name].base)].model
+        for name, role in written.roles.items()
+        if role.base is None
+    }
+    return json.dumps(
+        {
+            "text": spec.text,
+            "file": spec.file,
+            "root": spec.root,
+            "home": spec.home,
+            "env": spec.env,
+            "personas": spec.personas,
+            "fingerprint": spec.fingerprint,
+            "models": models,
+        }
+    )
+
+
+def from_text(text: str) -> LabSpec:
+    """Return the spec that `as_text` wrote."""
+    told = json.loads(text)
+    models = told.pop("models")
+    lab = with_models(load(told["text"], told["env"], name=told["file"], root=told["root"]), models)
+    return LabSpec(lab=lab, **told)
 
 
 def spec_of(text: str, *, file: str, root: str, home: str, env: Mapping[str, str]) -> LabSpec:

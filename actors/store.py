@@ -23,6 +23,7 @@ from actors.lm.files import ImageFiles
 from actors.lm.image import image_digest
 from actors.lm.image_file import Stamp, opened
 from actors.lm.loader import Bucket
+from actors.survey import Foreseen, foreseen_base, foreseen_index
 from placement.errors import WorldError
 from placement.tiers import Tier
 
@@ -155,6 +156,18 @@ class Store:
         What was found comes without the image's bytes. Raises as `Intake.take`.
         """
         return await (await self._intake()).take(origin)
+
+    async def look_at(self, origin: Origin) -> tuple[str, Prepared] | None:
+        """Read and check an adapter and keep nothing; None for one at an address. Raises as `prepare`."""
+        return await (await self._intake()).look_at(origin)
+
+    async def base_sizes(self, model: str, wants: Foreseen) -> Foreseen:
+        """Return what an engine of `model` would take here. Raises UserError LM010 for what is no base."""
+        return await asyncio.to_thread(foreseen_base, model, wants)
+
+    async def index_nbytes(self, source: str) -> int:
+        """Return how large the index of these documents is likely to be. Raises UserError RAG010."""
+        return await asyncio.to_thread(foreseen_index, source)
 
     async def fetch(self, item: str, origin: Origin, digest: str, epoch: int) -> Prepared:
         """Bring the image of a version that rests at an address to the SSD tier; `digest` is its source's.

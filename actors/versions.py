@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 from actors.errors import Unreachable, reach
 from actors.journal import Failure, Version
 from actors.lm.fetch import shown
-from actors.muster import as_ordered, durable, role_spec
+from actors.muster import as_ordered, device_fault, durable, role_spec
 from actors.progress import Progress
-from placement.errors import TierceError, UserError, WorldError
+from actors.said import Orders
+from placement.errors import TierceError, WorldError
 from placement.messages import Registered
 from placement.state import NETWORK, Item, Place
 from placement.tiers import Tier
@@ -100,13 +101,8 @@ class Versions:
         place = self.crew.engine_places.get(base)
         if place is None:
             raise WorldError("TRC031", f"the engine of {base} has not started", "run `tierce up` again")
-        device = self.crew.lab.roles[name].device
-        if device not in {None, "auto", place.device}:
-            raise UserError(
-                "CFG037",
-                f"roles.{name}.device: {device}, and the engine of {base} runs on {place}",
-                f"write device: {place.device}, or add a base with the same model on {device}",
-            )
+        if (fault := device_fault(self.crew, name)) is not None:
+            raise fault
 
     async def prepare(self, name: str) -> Version:
         """Check a role's adapter and keep its image on the SSD of its node; write the version down."""
@@ -145,7 +141,7 @@ class Versions:
             return
         base = self.crew.base_of(self.crew.lab.roles[version.role])[0]
         spec = role_spec(self.crew, version, self.crew.engine_places[base])
-        spec = as_ordered(spec, self.journal, self.crew.here)
+        spec = as_ordered(spec, Orders(self.journal), self.crew.here)
         at: tuple[Place, ...] = (spec.durable,)
         if fetched and spec.landing is not None:
             at = (NETWORK, spec.landing)

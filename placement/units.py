@@ -63,6 +63,14 @@ def format_bytes(nbytes: int) -> str:
     return f"{amount:.1f} PiB"
 
 
+def format_budget(nbytes: int) -> str:
+    """Return a size of `nbytes` or a little more, as a person would write it into a file: "24GiB"."""
+    unit = next((unit for unit in ("TiB", "GiB", "MiB") if nbytes >= _SIZES[unit.lower()]), "KiB")
+    tenths = -(-10 * nbytes // _SIZES[unit.lower()])
+    amount = Decimal(-(-tenths // 10) if tenths >= 160 else tenths / Decimal(10))
+    return f"{amount.normalize():f}{unit}"
+
+
 def format_seconds(seconds: float) -> str:
     """Return `seconds` in the largest unit that it fills: "10min", "1.3s", "12ms", "0s"."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):

@@ -6,7 +6,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from actors.cli import benches, lifetime, replay, roles, rows, speech
+from actors.cli import benches, lifetime, plans, replay, roles, rows, speech
 from actors.cli.call import Call
 from actors.cli.faults import MEANINGS, Exit, exit_code, report, unforeseen
 from actors.cli.labs import Labs
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (lifetime, speech, rows, roles, benches, replay):
+for group in (lifetime, plans, speech, rows, roles, benches, replay):
     app.add_typer(group.app)
 
 

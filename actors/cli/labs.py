@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from actors.client import Lab
     from actors.launch import Lowered
     from actors.progress import Progress
+    from placement.preview.drift import Drift
+    from placement.preview.plan import Plan
 
 #: What stands for a file's name in messages about a lab that was said on the line.
 LINE = "the command line"
@@ -52,3 +54,23 @@ class Labs:
 
         said: dict[str, Any] = {"forget": True} if forget else {}
         return lower_lab(lab, address=address, **said)
+
+    def plan(self, file: str, address: str | None, *, forget: bool = False) -> Plan:
+        """Return all that would be done to make the world like `file`."""
+        from actors.proposing import plan_lab
+
+        return plan_lab(file, address=address, forget=forget)
+
+    def drift(self, file: str, address: str | None) -> tuple[Drift, ...]:
+        """Return where the running lab of `file` is other than it."""
+        from actors.proposing import drift_of
+
+        return drift_of(file, address=address)
+
+    def apply(
+        self, file: str, address: str | None, *, forget: bool, mark: str, say: Callable[[Progress], None]
+    ) -> None:
+        """Make the world like `file`, by exactly the plan with that mark."""
+        from actors.proposing import apply_lab
+
+        apply_lab(file, address=address, forget=forget, mark=mark, say=say)

@@ -14,6 +14,9 @@ from actors.progress import Progress
 from actors.rag.prompt import Citation, Consulted
 from actors.roundtable import RoundTable, Turn
 from placement.errors import TierceError
+from placement.preview.drift import Drift
+from placement.preview.foresight import Foresight
+from placement.preview.plan import Plan
 
 PHILOSOPHER = Thing(
     kind="role",
@@ -99,6 +102,9 @@ HEARD = (
     ("coder", Piece("return True")),
     ("coder", End("coder", "coder@0b1c2d3e4f50", "stop", 3, 9, 0.1, 1.2, Activation("RAM", 9, 0.03, 0.01))),
 )
+
+
+NOTHING = Plan("athens", "cluster.yaml", "f1", True, False, (), (), (), Foresight())
 
 
 @dataclass
@@ -224,6 +230,8 @@ class Labs:
 
     lab: Lab
     steps: tuple[Progress, ...] = ()
+    planned: Plan = NOTHING
+    drifted: tuple[Drift, ...] = ()
     asked: list[tuple[object, ...]] = field(default_factory=list)
 
     def connect(self, lab: str | None, address: str | None) -> Lab:
@@ -243,6 +251,23 @@ class Labs:
         for step in self.steps:
             say(step)
         return self.lab
+
+    def plan(self, file: str, address: str | None, *, forget: bool = False) -> Plan:
+        self.asked.append(("plan", file, address, forget))
+        if self.lab.error:
+            raise self.lab.error
+        return replace(self.planned, file=file, forget=forget)
+
+    def drift(self, file: str, address: str | None) -> tuple[Drift, ...]:
+        self.asked.append(("drift", file, address))
+        return self.drifted
+
+    def apply(
+        self, file: str, address: str | None, *, forget: bool, mark: str, say: Callable[[Progress], None]
+    ) -> None:
+        self.asked.append(("apply", file, address, forget, mark))
+        for step in self.steps:
+            say(step)
 
     def down(self, lab: str | None, address: str | None, *, forget: bool = False) -> object:
         from actors.launch import Lowered

@@ -1,0 +1,268 @@
+"""The plan of a running lab: what its coordinator would do for a file; and where the world has drifted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from copy import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actors.drafting import Draft, device_of, draft, source_of, version_of, wanted_of
+from actors.errors import reach
+from actors.muster import limits, role_spec, seats, shard_spec
+from actors.nodes import gpus
+from actors.said import Orders, Standing, standing_of, summary
+from actors.survey import Index, Machine
+from placement.errors import WorldError
+from placement.preview.drift import Drift, astray, said_since
+from placement.preview.entries import Change, entry_changes
+from placement.preview.foresight import Foresight, foresee
+from placement.preview.plan import Act, Plan, Trouble
+from placement.tiers import Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from actors.coordinator import Coordinator
+    from actors.crew import Crew
+    from actors.journal import Version
+    from actors.muster import EngineSizes, NodeSizes, ShardSizes
+    from actors.spec import LabSpec
+    from placement.config import Lab
+    from placement.state import Item, Place
+
+LOOK_S = 600.0
+#: Fields of a shard that its actor is made with: another value needs another actor.
+MADE_WITH = ("source", "url", "collection", "api", "api_key", "map", "device", "tenant_key", "a secret")
+#: Fields that say where an item rests.
+PLACED = ("location", "node", "device", "pin")
+#: Fields that nothing of a running lab follows, by the kind of their entry; () are all of them.
+FIXED: dict[str, tuple[str, ...]] = {"base": (), "node": ("ssd",), "shard": ("node", "path")}
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A plan, and what it is made from: the draft of the file, and what stands of what was said since."""
+
+    plan: Plan
+    draft: Draft
+    stands: Standing
+
+
+async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool) -> Drawn:
+    """Return what would be done to make the running lab as `spec` says. Nothing is changed.
+
+    With `forget` only the file counts, and not what was said and ordered since.
+    """
+    machine, crew = await coordinator.opened()
+    await coordinator.beat()
+    stands = standing_of(spec, coordinator.journal, forget=forget)
+    orders = Orders(coordinator.journal, stands.disordered)
+    ghost = copy(crew)
+    ghost.follow(stands.spec)
+    ghost.look()
+    ghost.seats, ghost.engine_places = seats(orders), dict(crew.engine_places)
+    changes = entry_changes(_spoken(crew.spec), _spoken(stands.spec))
+    made = await draft(ghost, orders, Asked(coordinator, ghost, changes))
+    made.troubles += _immovable(changes)
+    changed = {f"{one.kind} {one.name}" for one in changes if one.sign == "~"}
+    made.troubles += [one for one in made.absent if one.what in changed]
+    made.absent = [one for one in made.absent if one.what not in changed]
+    thinking = copy(machine)
+    thinking.limits = limits(stands.spec.lab.policy, machine.limits.op_s)
+    loop_s = time.monotonic()
+    foresight = (
+        Foresight()
+        if made.troubles
+        else await asyncio.to_thread(foresee, thinking, made.specs, made.rooms, loop_s, made.kv)
+    )
+    made.troubles += [Trouble("", one.code, one.message, one.hint) for one in foresight.refused]
+    plan = Plan(
+        lab=spec.lab.name,
+        file=spec.file,
+        fingerprint=spec.fingerprint,
+        running=True,
+        forget=forget,
+        changes=changes,
+        acts=tuple(_acts(coordinator, ghost, changes, made)),
+        builds=tuple(made.builds),
+        foresight=foresight,
+        said=tuple(_said(stands, orders, _homes(coordinator, spec, set()))),
+        absent=tuple(made.absent),
+        troubles=tuple(made.troubles),
+    )
+    return Drawn(plan, made, stands)
+
+
+def _said(stands: Standing, orders: Orders, homes: dict[Item, tuple[Place, bool]]) -> Iterator[str]:
+    """Yield what stands beside the file: words since, and orders that gave another home or pin."""
+    for edit in stands.edits:
+        yield f"role {edit.role}: {summary(edit)}, as was said since the file"
+    for item, (home, pinned) in homes.items():
+        if orders.homes().get(item, home) != home:
+            yield f"{item}: home {orders.homes()[item]}, as was ordered since the file"
+        if orders.pins().get(item, pinned) != pinned:
+            yield f"{item}: {'no longer pinned' if pinned else 'pinned'}, as was ordered since the file"
+
+
+def _spoken(spec: LabSpec) -> Lab:
+    """Return a lab whose roles have their personas as read from their files."""
+    roles = {
+        name: role.model_copy(update={"persona": spec.personas.get(name, role.persona)})
+        for name, role in spec.lab.roles.items()
+    }
+    return spec.lab.model_copy(update={"roles": roles})
+
+
+def _immovable(changes: tuple[Change, ...]) -> Iterator[Trouble]:
+    """Yield what cannot be changed while the lab runs."""
+    hint = "run `tierce down`, then `tierce up`: what was said and ordered stays"
+    for change in changes:
+        what = f"{change.kind} {change.name}"
+        if change.sign == "-" and change.kind == "node":
+            yield Trouble(what, "TRC048", "a machine cannot leave a running lab", hint)
+        elif change.sign == "~" and change.kind in FIXED:
+            fixed = FIXED[change.kind]
+            named = [one.name for one in change.fields if not fixed or one.name.partition(".")[0] in fixed]
+            if named:
+                yield Trouble(what, "TRC048", f"{', '.join(named)} cannot change while it runs", hint)
+
+
+def _acts(coordinator: Coordinator, ghost: Crew, changes: tuple[Change, ...], made: Draft) -> Iterator[Act]:
+    """Yield which actors start, stop and begin anew."""
+    crew = coordinator.brain()[1]
+    serving = {version.role: version.item for version in coordinator.journal.versions()}
+    failed = {failure.role for failure in coordinator.journal.failures()}
+    wanted, running = ghost.members(), crew.everyone()
+    anew = {f"shard:{one.name}": one for one in changes if one.kind == "shard" and remade(one)}
+    for actor, node in wanted.items():
+        kind, _, name = actor.partition(":")
+        if actor not in running:
+            if node in ghost.here:
+                yield Act("+", actor, node)
+        elif actor in anew:
+            yield Act("~", actor, node, ", ".join(one.name for one in anew[actor].fields))
+        elif kind == "role" and name not in failed and name in made.items:
+            was = crew.role_spec(name, serving.get(name, ""), None)
+            now = ghost.role_spec(name, made.items[name], None)
+            if was.mark != now.mark:
+                yield Act("~", actor, node, _changed_in(changes, name))
+    for actor in running:
+        if actor not in wanted:
+            yield Act("-", actor, crew.where(actor))
+
+
+def _changed_in(changes: tuple[Change, ...], role: str) -> str:
+    """Return what is new about a role: its fields, or its adapter where they stay the same."""
+    fields = [field.name for one in changes if (one.kind, one.name) == ("role", role) for field in one.fields]
+    return ", ".join(fields) or "its adapter"
+
+
+def remade(change: Change) -> bool:
+    """Tell whether a shard that changed needs another actor: another source or server, to or from one."""
+    places = [field for field in change.fields if field.name == "location"]
+    far = any("network" in (field.before, field.after) for field in places)
+    return change.sign == "~" and (far or change.touches(*MADE_WITH))
+
+
+async def drift(coordinator: Coordinator, spec: LabSpec) -> tuple[Drift, ...]:
+    """Return where the running lab is other than a file: what was said since, what is not at home."""
+    machine, crew = await coordinator.opened()
+    await coordinator.beat()
+    changes = entry_changes(_spoken(spec), _spoken(crew.spec))
+    found = list(said_since(changes))
+    journal = coordinator.journal
+    homes = _homes(coordinator, spec, {change.name for change in changes if change.touches(*PLACED)})
+    found += astray(machine.state, homes, time.monotonic(), machine.limits)
+    for failure in journal.failures():
+        kind = "role" if failure.role in crew.lab.roles else "shard"
+        told = f"{failure.message} [{failure.code}]"
+        found.append(Drift(kind, failure.role, "", "there", "cannot serve", told))
+    for node in crew.missing:
+        found.append(Drift("node", node, "", "there", "", "Ray does not see it"))
+    for actor in crew.members().keys() - crew.everyone().keys():
+        found.append(Drift("actor", actor, "", "there", "", "it does not run"))
+    return tuple(found)
+
+
+def _homes(coordinator: Coordinator, spec: LabSpec, but: set[str]) -> dict[Item, tuple[Place, bool]]:
+    """Return home and pin that a file gives to the items of its roles and shards, `but` for some."""
+    crew = coordinator.brain()[1]
+    ghost = copy(crew)
+    ghost.follow(spec)
+    specs = []
+    for version in coordinator.journal.versions():
+        role = spec.lab.roles.get(version.role)
+        place = None if role is None else crew.engine_places.get(ghost.base_of(role)[0])
+        if place is not None:
+            specs.append(role_spec(ghost, version, place))
+    for name, report in coordinator.census.shards.items():
+        shard = spec.lab.rag.get(name)
+        if report is not None and shard is not None and shard.location is not Tier.NETWORK:
+            specs.append(shard_spec(ghost, name, report))
+    return {one.item: (one.home, one.pinned) for one in specs if one.name not in but}
+
+
+class Asked:
+    """Surveys a running lab: by the last reports of its actors, and what its stores read when asked."""
+
+    def __init__(self, coordinator: Coordinator, ghost: Crew, changes: tuple[Change, ...]) -> None:
+        self._census = coordinator.census
+        self._crew = coordinator.brain()[1]
+        self._ghost = ghost
+        self._known = {version.role: version for version in coordinator.journal.versions()}
+        self._changed = {(change.kind, change.name): change for change in changes}
+
+    async def node(self, node: str) -> NodeSizes:
+        """Return the last report of a machine's store; of a new machine, that nothing is known."""
+        if node not in self._ghost.here:
+            raise self._ghost.not_seen(node)
+        return self._census.stores.get(node) or Machine(0, 0)
+
+    async def base(self, name: str) -> EngineSizes:
+        """Return the last report of an engine; of a new base, what a store reads in its files."""
+        report = self._census.engines.get(name)
+        if report is not None and ("base", name) not in self._changed:
+            return report
+        base = self._ghost.lab.bases[name]
+        node = self._ghost.node_of(base.node)
+        wants = wanted_of(base, device_of(base, gpus(self._ghost.selectors[node])))
+        sizes: EngineSizes = await self._store(node, "base_sizes", self._ghost.path(base.model), wants)
+        return sizes
+
+    async def adapter(self, role: str) -> tuple[Version | None, bool]:
+        """Return the version that a role has; of a new or changed one, what its store reads."""
+        known, origin = self._known.get(role), self._ghost.origin(role)
+        network = self._ghost.lab.roles[role].location is Tier.NETWORK
+        change = self._changed.get(("role", role))
+        same = known is not None and known.source == origin.lora_path and known.network == network
+        if same and not (change is not None and change.touches("base", "lora_path")):
+            return known, False
+        if network:
+            return None, False
+        node = self._ghost.role_node(role)
+        found = await self._store(node, "look_at", origin)
+        if found is None:
+            return None, False
+        item, told = found
+        source = origin.lora_path
+        made = version_of(role, item, (told.digest, told.image_digest), told.nbytes, node, source)
+        stored = self._census.stores.get(node)
+        return made, stored is None or item not in stored.ssd
+
+    async def index(self, shard: str) -> tuple[ShardSizes, bool]:
+        """Return the last report of a shard; of a new one, what a store reads in its documents."""
+        report = self._census.shards.get(shard)
+        change = self._changed.get(("shard", shard))
+        if report is not None and not (change is not None and (change.sign == "+" or remade(change))):
+            return report, False
+        node = self._ghost.shard_node(shard)
+        return Index(await self._store(node, "index_nbytes", source_of(self._ghost, shard))), True
+
+    async def _store(self, node: str, question: str, *what: object) -> Any:
+        """Ask the store of a node. Raises TRC046 for one that is not started yet."""
+        if node not in self._crew.stores:
+            raise WorldError("TRC046", f"the store of {node} has not started: what it has is known then")
+        call = getattr(self._crew.stores[node], question).remote(*what)
+        return await reach(call, f"store:{node}", LOOK_S)
