@@ -170,9 +170,9 @@ def test_the_story_tells_copies_with_their_causes(lab):
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [
-        (lambda lab: lab.ask("critic", "?"), UnknownName, "TRC001"),
-        (lambda lab: lab.move("critic", to="RAM"), UnknownName, "TRC001"),
-        (lambda lab: lab.story("critic"), UnknownName, "TRC001"),
+        (lambda lab: lab.ask("nobody", "?"), UnknownName, "TRC001"),
+        (lambda lab: lab.move("nobody", to="RAM"), UnknownName, "TRC001"),
+        (lambda lab: lab.story("nobody"), UnknownName, "TRC001"),
         (lambda lab: lab.move("coder", to="vrm"), UserError, "CFG021"),
         (lambda lab: lab.move("coder", to="RAM", node="attic"), UnknownName, "CFG030"),
         (lambda lab: lab.move("coder", to="network"), UserError, "TRC023"),
