@@ -35,7 +35,8 @@ def obey(draft: State, order: Order, now_s: float, limits: Limits) -> None:
 def move(draft: State, order: MoveOrdered, now_s: float, limits: Limits) -> None:
     """Make `order.to` the item's home; its other replicas are to leave.
 
-    An adapter that goes to the RAM or SSD of another node gets its durable copy there first.
+    An adapter that goes to the RAM or SSD of another node gets its durable copy there first. Who sends an item
+    below RAM does not expect it to be asked for: until it is, nothing brings it near.
     """
     item = order.item
     spec = draft.items[item]
@@ -55,6 +56,8 @@ def move(draft: State, order: MoveOrdered, now_s: float, limits: Limits) -> None
     draft.moves = {**draft.moves, item: ordered}
     draft.leaves = {**draft.leaves, item: others}
     draft.unloads = without(draft.unloads, item)
+    if to.tier.height < Tier.RAM.height:
+        draft.heat = without(draft.heat, item)
     draft.backoff = without(draft.backoff, (item, to), *([(item, landing)] if landing is not None else []))
     use(draft, item, now_s)
 

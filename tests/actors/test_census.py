@@ -35,6 +35,8 @@ def stats(stalled_s=0.0):
         seats={"coder@1": "open"},
         shadow_nbytes=0,
         kernels={"a": "torch", "b": "fbgemm", "c": "fbgemm"},
+        row_kernels={1: "mm"},
+        measured="measured",
     )
 
 

@@ -130,6 +130,7 @@ def test_a_killed_role_answers_again(lab, kill):
 def test_a_coordinator_killed_in_the_middle_of_a_move_finishes_it(lab):
     """Kill -9 of the Coordinator while a copy runs: the next one tells of it, and copies anew."""
     words = lab.ask("artist", "Sing.").text
+    lab.move("artist", to="SSD")
     epoch, coordinator, store = lab.ps().epoch, pid_of(lab, "coordinator"), pid_of(lab, "store:desk")
     with ThreadPoolExecutor(1) as pool:
         with frozen(store):

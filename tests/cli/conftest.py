@@ -13,6 +13,7 @@ from actors.listing import Listing, Member, Space, Thing
 from actors.progress import Progress
 from actors.rag.prompt import Citation, Consulted
 from actors.roundtable import RoundTable, Turn
+from actors.warming import Warming
 from placement.errors import TierceError
 from placement.preview.drift import Drift
 from placement.preview.foresight import Foresight
@@ -177,8 +178,9 @@ class Lab:
     def unpin(self, item: str) -> Thing:
         return self._order("unpin", item)
 
-    def warm(self, item: str, within_s: float = 30.0) -> Thing:
-        return self._order("warm", item, within_s)
+    def warm(self, item: str, within_s: float = 30.0) -> Warming:
+        thing = self._order("warm", item, within_s)
+        return Warming(thing, 0.0 if thing.tier.startswith("VRAM") else 0.2, evicts=("critic",))
 
     def unload(self, item: str) -> Thing:
         return self._order("unload", item)

@@ -230,10 +230,10 @@ def test_a_move_of_nobody_to_a_machine_names_who_there_is(tierce, lab):
 
 
 def test_warm_orders_and_does_not_wait(tierce, lab):
-    """`warm` passes on how long its order holds, and says that it is an order."""
+    """`warm` passes on how long its order holds, and says how soon it is met and who leaves for it."""
     done = tierce("warm", "coder", "--within", "500ms")
     assert lab.orders == [("warm", "coder", 0.5)]
-    assert "coder is ordered up, for 500ms" in done.err
+    assert "coder: ready in about 200ms, in place of critic; the order stands for 500ms" in done.err
     assert table(done.out)[1][0] == "coder"
 
 

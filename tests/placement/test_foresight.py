@@ -1,8 +1,8 @@
 """What comes up before anybody asks: who is likely to speak next, and what spare memory keeps near."""
 
-from placement.messages import Beat, Copy, Drop, Seen, Tick, UnloadOrdered
+from placement.messages import Beat, Copy, Drop, MoveOrdered, Seen, Tick, UnloadOrdered
 from placement.state import Limits, Room
-from tests.placement.brain_lab import DESK, MIB, RAM, VRAM, Lab, role
+from tests.placement.brain_lab import DESK, MIB, RAM, SSD, VRAM, Lab, role
 
 TABLE = [role(name) for name in "abcd"]
 
@@ -79,6 +79,22 @@ def test_what_a_person_unloaded_is_not_kept_near():
     lab.do(lab.tell(UnloadOrdered(spec.item, "the user")))
     lab.do(lab.tell(Tick()))
     assert near(lab, spec) is None
+
+
+def test_what_a_person_moved_to_the_disk_is_not_kept_near_until_it_is_asked_for():
+    """Whoever sends it down does not expect it; the next question says otherwise."""
+    lab, spec = Lab().join(), TABLE[0]
+    lab.register(*TABLE)
+    lab.do(lab.want(spec))
+    lab.now_s += 5.0
+    lab.do(lab.tell(MoveOrdered(spec.item, SSD, "the user")))
+    lab.do(lab.tell(Tick()))
+    assert near(lab, spec) is None
+    for asked in TABLE[:3]:
+        lab.do(lab.want(asked))
+        lab.now_s += 5.0
+    lab.do(lab.tell(Tick()))
+    assert near(lab, spec) == "ready"
 
 
 def test_memory_that_is_short_keeps_who_is_asked_for_more():
