@@ -45,8 +45,6 @@ CHANGES = {
 #: of a scene: it does its work and calls `done()` after each step that has returned
 Scene = Callable[[Callable[[], None]], None]
 
-AVAILABLE = sys.platform == "linux" and platform.machine() == "x86_64"
-
 
 @dataclass(frozen=True)
 class Run:
@@ -57,15 +55,30 @@ class Run:
     killed: bool
 
 
+def available() -> bool:
+    """Tell whether this machine lets a process watch the calls of its child."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if _libc().ptrace(TRACEME, 0, None, None) == 0 else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    libc.ptrace.restype = ctypes.c_long
+    return libc
+
+
 def crash(scene: Scene, at: int | None = None, *, torn: bool = False) -> Run:
     """Run a scene in a child; kill it right before its crash point number `at` (from 0), if it comes to that.
 
     With `torn`, half of the write at that point is done first. Raises AssertionError with the child's own
     words if it fails by itself.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-    libc.ptrace.restype = ctypes.c_long
+    libc = _libc()
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
