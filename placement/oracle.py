@@ -2,7 +2,18 @@
 
 from dataclasses import dataclass, field
 
-from placement.messages import Command, Copy, CopyFailed, Drop, Event, MoveOrdered, Refuse, Registered, Tick
+from placement.messages import (
+    Command,
+    Copied,
+    Copy,
+    CopyFailed,
+    Drop,
+    Event,
+    MoveOrdered,
+    Refuse,
+    Registered,
+    Tick,
+)
 from placement.state import NETWORK, Item, Limits, Place, State
 from placement.tiers import Tier
 
@@ -13,8 +24,9 @@ class Oracle:
 
     limits: Limits
     faults: list[str] = field(default_factory=list)
-    #: every op ever given, and what each Copy was for
+    #: every op ever given, and the copies of this coordinator that nobody has answered for
     _ops: dict[str, Command] = field(default_factory=dict)
+    _open: dict[str, Copy] = field(default_factory=dict)
     #: when a try last failed; nobody may try again at once
     _failed: dict[tuple[Item, Place], float] = field(default_factory=dict)
     #: until when the caller of a want may wait
@@ -23,6 +35,7 @@ class Oracle:
     def reborn(self) -> None:
         """A new coordinator knows of no failure before its time."""
         self._failed.clear()
+        self._open.clear()
 
     def asked(self, want: str, deadline_s: float) -> None:
         self._deadlines[want] = deadline_s
@@ -30,9 +43,11 @@ class Oracle:
     def heard(self, event: Event, state: State, now_s: float) -> None:
         """Judge what an event left behind; `state` is the one after it."""
         match event:
-            case CopyFailed(op) if isinstance(self._ops.get(op), Copy) and op.startswith(f"{state.epoch}."):
-                copy = self._ops[op]
-                if isinstance(copy, Copy) and (copy.item, copy.target) in state.backoff:
+            case Copied(op):
+                self._open.pop(op, None)
+            case CopyFailed(op):
+                copy = self._open.pop(op, None)
+                if copy is not None and (copy.item, copy.target) in state.backoff:
                     self._failed[copy.item, copy.target] = now_s
             case Registered(spec):
                 self._lift(spec.item)
@@ -40,15 +55,17 @@ class Oracle:
                 self._lift(item)
             case Tick():
                 self._check_deadlines(state, now_s)
-        for item, place in list(self._failed):
-            if (item, place) in state.replicas:
-                del self._failed[item, place]
+        for key in list(self._failed):
+            replica = state.replicas.get(key)
+            if replica is not None and replica.phase == "ready":
+                del self._failed[key]
 
     def judge(self, command: Command, state: State, now_s: float) -> None:
         """Judge a command; `state` is the one in which it has been given."""
         match command:
             case Copy(op, item, _, target):
                 self._issue(op, command)
+                self._open[op] = command
                 failed_s = self._failed.pop((item, target), None)
                 if failed_s is not None and now_s < failed_s + self.limits.backoff_s:
                     self.faults.append(f"{op} tries {item} at {target} again after {now_s - failed_s:.2f} s")

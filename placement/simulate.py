@@ -305,7 +305,8 @@ class Play:
     def _replace(self, item: Item) -> None:
         """A new version of an item: it is registered under a new name, and the old one is removed."""
         old = self.world.specs[item]
-        if item not in self.machine.state.items or not self.world.reaches(old.durable):
+        known = item in self.machine.state.items and not self._halted
+        if not known or not self.world.reaches(old.durable):
             return
         new = replace(old, item=Item(f"{old.name}@{len(self.world.specs)}"))
         self.world.add(new)

@@ -192,10 +192,15 @@ MUTANTS = (
     Mutant(
         "room-is-promised-twice",
         "placement/plan.py",
-        "        state = begin(state, command, now_s, limits)\n        admitted.append(command)\n",
-        "        ended = begin(state, command, now_s, limits)\n"
-        "        state = replace(ended, shelves=state.shelves) if isinstance(command, Copy) else ended\n"
-        "        admitted.append(command)\n",
+        "    admitted: list[Command] = []\n",
+        "    admitted: list[Command] = []\n"
+        "    is_safe = lambda _, *rest, first=state: next(objections(first, *rest), None) is None\n",
+    ),
+    Mutant(
+        "room-is-not-looked-at",
+        "placement/plan.py",
+        "    if crowded := no_room(state, item, target):\n",
+        "    if (crowded := no_room(state, item, target)) and target.tier is Tier.SSD:\n",
     ),
     Mutant(
         "never-end-a-want",
