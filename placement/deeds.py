@@ -114,10 +114,11 @@ def _unreadable(world: World, copy: Copy) -> str:
 
 def _blame_crowd(world: World, copy: Copy, target: FakeStore) -> None:
     """A copy found no room: the brain's fault, unless there is what it could not know of."""
-    arriving = [spec.item for op, spec in target.coming.items() if op.split(".")[0] != copy.op.split(".")[0]]
-    strange = [item for item in (*target.held, *arriving) if not world.counted(item, copy.target)]
+    foreign = any(op.partition(".")[0] != copy.op.partition(".")[0] for op in target.coming)
+    there = (*target.held, *(spec.item for spec in target.coming.values()))
+    unknown = foreign or not all(world.counted(item, copy.target) for item in there)
     told = f"{copy.op} brings {copy.item} to {copy.target}, which is full"
-    (world.misses if strange or arriving else world.violations).append(told)
+    (world.misses if unknown else world.violations).append(told)
 
 
 def _end_copy(world: World, copy: Copy, work: Work) -> None:

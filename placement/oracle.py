@@ -55,6 +55,7 @@ class Oracle:
                 self._lift(item)
             case Tick():
                 self._check_deadlines(state, now_s)
+        self._open = {op: copy for op, copy in self._open.items() if op in state.ops}
         for key in list(self._failed):
             replica = state.replicas.get(key)
             if replica is not None and replica.phase == "ready":
