@@ -86,6 +86,7 @@ class Raising:
                 self.crew.hire_store(node)
             store = self.crew.stores[node]
             try:
+                await reach(store.fence.remote(self.machine.state.epoch), f"store:{node}", START_S)
                 await reach(store.start.remote(), f"store:{node}", START_S)
                 stored[node] = await reach(store.beat.remote(), f"store:{node}", START_S)
             except Unreachable as error:
@@ -105,6 +106,8 @@ class Raising:
             began = time.perf_counter()
             engine = self.crew.engines[base]
             try:
+                epoch = self.machine.state.epoch
+                await steadily(lambda: reach(engine.fence.remote(epoch), f"engine:{base}", START_S))
                 report: Decoding = await steadily(
                     lambda: reach(engine.start.remote(), f"engine:{base}", START_S)
                 )

@@ -49,6 +49,9 @@ class Shelving:
                 raise self.crew.not_seen(node)
             if name not in self.crew.shards:
                 self.crew.hire_shard(name)
+            epoch = self.machine.state.epoch
+            shard = self.crew.shards[name]
+            await steadily(lambda: reach(shard.fence.remote(epoch), f"shard:{name}", START_S))
             done = await steadily(lambda: self._ingest(name))
             report: Shelved = await reach(self.crew.shards[name].beat.remote(), f"shard:{name}", START_S)
         except TierceError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -37,6 +38,17 @@ def write(target: Path, content: bytes | memoryview) -> None:
         os.fsync(stream.fileno())
     temporary.replace(target)
     sync(target.parent)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder: whenever that is cut off, it is there whole or not at all. None is no fault."""
+    gone = folder.with_name(f"{folder.name}.gone.tmp")
+    shutil.rmtree(gone, ignore_errors=True)
+    try:
+        folder.replace(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def sync(folder: Path) -> None:

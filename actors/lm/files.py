@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.lm.adapter import CONFIG, WEIGHTS
-from actors.lm.disk import disk, locked, nbytes_under, sync, write
+from actors.lm.disk import disk, locked, nbytes_under, remove, sync, write
 from actors.lm.image import image_digest
 from actors.lm.image_file import Stamp, digest_of
 from actors.lm.sidecar import Sidecar
@@ -227,7 +227,7 @@ class ImageFiles:
     def forget_source(self, name: str) -> None:
         """Remove a source by the name of its folder; nothing happens if there is none."""
         with disk(f"remove {self.sources / name}"):
-            shutil.rmtree(self.sources / name, ignore_errors=True)
+            remove(self.sources / name)
         self.release(name)
 
     def drop(self, item: str) -> None:

@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from actors.lm.adapter import CONFIG, WEIGHTS, source_digest
-from actors.lm.disk import disk, sync
+from actors.lm.disk import disk, remove, sync
 from actors.lm.fetch import Remote, Reserve, fetch, shown
 from actors.lm.header import AdapterError
 from actors.lm.hub import adapter_files, cached_adapter
@@ -95,7 +95,7 @@ def copy_source(lora_path: str, into: Path, digest: str) -> None:
             told = f"{lora_path} changed while it was copied (now {found[:12]}, before {digest[:12]})"
             raise AdapterError("ADP034", told, "wait until its writer has finished")
         sync(half)
-        shutil.rmtree(into, ignore_errors=True)
+        remove(into)
         half.replace(into)
         sync(into.parent)
 

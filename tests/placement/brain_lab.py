@@ -19,7 +19,7 @@ from placement.messages import (
     Wanted,
 )
 from placement.policies import DEFAULT
-from placement.simulate import Scene
+from placement.scenery import Scene
 from placement.state import NETWORK, Item, Limits, Place, Room, Spec, State
 from placement.tiers import Tier
 

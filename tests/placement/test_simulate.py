@@ -2,36 +2,36 @@ import random
 
 import pytest
 
+from placement.faults import CALM
 from placement.machine import Machine
 from placement.messages import Copy, Drop, Grant, Refuse
 from placement.policies import DEFAULT
 from placement.simulate import simulate
 from placement.state import NETWORK, Place
 from placement.tiers import Tier
-from placement.world import CALM
 from tests.placement.brain_lab import BRISK, scene, whole_scene
 
 
-def brain():
+def brain(epoch):
     """Return a Machine of short times."""
-    return Machine(BRISK, 1)
+    return Machine(BRISK, epoch)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(25))
 @pytest.mark.parametrize("lab", [scene, whole_scene], ids=["plain", "whole"])
 def test_a_storm_breaks_nothing_and_calm_brings_everything_home(seed, lab):
     """Loss, repetition, reordering and dying nodes lose nothing, fill nothing, and leave nothing undone."""
-    outcome = simulate(brain, lab(), random.Random(seed), steps=30)
+    outcome = simulate(brain, lab(), random.Random(seed), events=200)
     assert outcome.violations == ()
     assert outcome.stuck == ()
     assert outcome.ended
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("lab", [scene, whole_scene], ids=["plain", "whole"])
 def test_in_a_calm_world_belief_and_truth_never_differ(seed, lab):
     """Without faults no command is refused by the world and no grant finds the item gone."""
-    outcome = simulate(brain, lab(), random.Random(seed), steps=40, faults=CALM)
+    outcome = simulate(brain, lab(), random.Random(seed), events=250, faults=CALM)
     assert outcome.misses == outcome.violations == outcome.stuck == ()
     assert {"granted"} <= set(outcome.ended.values())
 
@@ -39,9 +39,19 @@ def test_in_a_calm_world_belief_and_truth_never_differ(seed, lab):
 @pytest.mark.parametrize("seed", [3, 11])
 def test_the_same_seed_gives_the_same_commands(seed):
     """A run is repeated by its seed, to the last op id and reason."""
-    first, second = (simulate(brain, whole_scene(), random.Random(seed), steps=30) for _ in range(2))
+    first, second = (simulate(brain, whole_scene(), random.Random(seed), events=200) for _ in range(2))
     assert first == second
-    assert first != simulate(brain, whole_scene(), random.Random(seed + 1), steps=30)
+    assert first != simulate(brain, whole_scene(), random.Random(seed + 1), events=200)
+
+
+def driven_by(policies):
+    """Return what makes a Machine of these policies."""
+    return lambda epoch: Machine(BRISK, epoch, policies)
+
+
+def broken(outcome):
+    """Return which rules the guard let be broken; that wants end is the business of policies."""
+    return [told for told in outcome.violations if not told.startswith("9: want")]
 
 
 def mad(dice):
@@ -69,14 +79,15 @@ def mad(dice):
 def test_no_policy_can_break_the_lab(seed, alone):
     """A policy that suggests nonsense loses no item, fills no place and ends no want twice."""
     policies = (mad(random.Random(seed)),) if alone else (mad(random.Random(seed)), *DEFAULT)
-    outcome = simulate(lambda: Machine(BRISK, 1, policies), whole_scene(), random.Random(seed), steps=15)
-    assert outcome.violations == ()
-    assert any(command.reason == "mad" for _, command in outcome.commands if isinstance(command, Copy))
+    outcome = simulate(driven_by(policies), whole_scene(), random.Random(seed), events=100)
+    assert broken(outcome) == []
+    assert alone or outcome.violations == ()
+    assert any(command.reason == "mad" for command in outcome.commands if isinstance(command, Copy))
 
 
 def test_a_calm_mad_world_misses_nothing():
     """Nonsense that passes the guard is carried out: the world never finds a command impossible."""
     for seed in range(5):
         policies = (mad(random.Random(seed)),)
-        outcome = simulate(lambda: Machine(BRISK, 1, policies), whole_scene(), random.Random(seed), 15, CALM)  # noqa: B023
-        assert outcome.violations == outcome.misses == ()
+        outcome = simulate(driven_by(policies), whole_scene(), random.Random(seed), 100, CALM)
+        assert broken(outcome) == list(outcome.misses) == []

@@ -1,0 +1,346 @@
+"""Plant one fault at a time into a copy of the tree, and say whether seeds or tests catch it.
+
+python tests/mutants.py                  all of them; exits 1 if one survives
+python tests/mutants.py forget-the-epoch some
+
+Each mutant replaces an exact piece of source, which must be there once. It is tried on a few storms first,
+then on the tests that are named with it, until something fails. The tree itself is never touched.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+#: storms of each mutant that they can catch
+SEEDS = 24
+LIMIT_S = 1800.0
+BRAIN = (
+    "tests/placement/test_plan.py",
+    "tests/placement/test_policies.py",
+    "tests/placement/test_machine.py",
+)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One planted fault: in `file`, `old` becomes `new`. `tests` are tried after the seeds, if it has any."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = BRAIN
+    seeds: int = SEEDS
+
+
+MUTANTS = (
+    Mutant(
+        "drop-the-last-copy",
+        "placement/plan.py",
+        """    if place == spec.durable:
+        yield "the durable copy"
+    elif not state.ready(item, spec.durable):""",
+        """    if not state.ready(item, spec.durable):""",
+    ),
+    Mutant(
+        "ignore-leases",
+        "placement/plan.py",
+        "    if replica.leases and place not in state.leaves.get(item, ()):\n",
+        "    if replica.leases < 0 and place not in state.leaves.get(item, ()):\n",
+    ),
+    Mutant(
+        "copy-from-what-is-not-ready",
+        "placement/plan.py",
+        "    if not state.ready(item, source):\n        yield",
+        "    if (item, source) not in state.replicas:\n        yield",
+    ),
+    Mutant(
+        "count-only-ready-replicas",
+        "placement/plan.py",
+        "    used = state.used(place)\n",
+        """    used = sum(
+        nbytes
+        for other, nbytes in state.shelves.get(place, {}).items()
+        if state.replicas[other, place].phase == "ready"
+    )
+""",
+    ),
+    Mutant(
+        "seats-are-not-counted",
+        "placement/plan.py",
+        "    if state.takes_seat(item, place) and seated >= seats:\n",
+        "    if state.takes_seat(item, place) and seated > seats:\n",
+    ),
+    Mutant(
+        "ignore-the-pin",
+        "placement/plan.py",
+        "    if place == state.home(item) and state.pinned(item):\n",
+        "    if place != state.home(item) and state.pinned(item):\n",
+    ),
+    Mutant(
+        "drop-what-is-wanted",
+        "placement/plan.py",
+        '        if spec.kind == "adapter" and state.wanted(item):\n            yield "wanted"\n',
+        "",
+    ),
+    Mutant(
+        "drop-what-was-just-granted",
+        "placement/plan.py",
+        "        if now_s < state.holds.get(item, now_s):\n",
+        "        if now_s > state.holds.get(item, now_s):\n",
+    ),
+    Mutant(
+        "drop-while-it-is-copied-from",
+        "placement/plan.py",
+        "        isinstance(op.command, Copy) and op.command.item == item and op.command.source == place\n",
+        "        isinstance(op.command, Drop) and op.command.item == item and op.command.place == place\n",
+    ),
+    Mutant(
+        "drop-the-only-index",
+        "placement/plan.py",
+        "    if not any(state.ready(item, other) for other in others):\n",
+        "    if not others:\n",
+    ),
+    Mutant(
+        "grant-before-ready",
+        "placement/state.py",
+        "if self.serves(item, p) and self.ready(item, p)]",
+        "if self.serves(item, p) and self.alive(p.node)]",
+    ),
+    Mutant(
+        "forget-the-epoch",
+        "placement/plan.py",
+        'op=f"{state.epoch}.{state.issued + 1}"',
+        'op=f"1.{state.issued + 1}"',
+    ),
+    Mutant(
+        "the-store-forgets-the-epoch",
+        "actors/store.py",
+        "        if epoch < self.epoch:\n",
+        "        if epoch < 0:\n",
+        ("tests/actors/test_store.py",),
+        0,
+    ),
+    Mutant(
+        "skip-the-digest",
+        "actors/lm/files.py",
+        "        if found != digest:\n            raise WorldError(",
+        "        if not digest:\n            raise WorldError(",
+        ("tests/lm/test_files.py",),
+        0,
+    ),
+    Mutant(
+        "the-sidecar-comes-first",
+        "actors/lm/files.py",
+        """                    sidecar.unlink(missing_ok=True)
+                write(file, image.data)
+""",
+        """                    write(sidecar, Sidecar(item, image.nbytes, digest).encoded())
+                write(file, image.data)
+""",
+        ("tests/crash/test_images.py",),
+        0,
+    ),
+    Mutant(
+        "a-file-is-written-in-place",
+        "actors/lm/disk.py",
+        '    temporary = target.with_name(target.name + ".tmp")\n',
+        "    temporary = target\n",
+        ("tests/crash/test_images.py",),
+        0,
+    ),
+    Mutant(
+        "a-registration-is-two-steps",
+        "actors/journal.py",
+        """        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM failures WHERE role = ?", (version.role,))
+        self._db.execute("DELETE FROM versions""",
+        """        self._db.execute("DELETE FROM failures WHERE role = ?", (version.role,))
+        self._db.execute("BEGIN")
+        self._db.execute("DELETE FROM versions""",
+        ("tests/crash/test_journal.py",),
+        0,
+    ),
+    Mutant(
+        "a-torn-tail-stays",
+        "actors/rag/oplog.py",
+        "    os.ftruncate(fd, end)\n    os.fsync(fd)\n",
+        "    os.fsync(fd)\n",
+        ("tests/crash/test_oplog.py", "tests/rag/test_oplog.py"),
+        0,
+    ),
+    Mutant(
+        "leave-before-the-copy-is-there",
+        "placement/policies.py",
+        "        if item not in state.moves and state.ready(item, home):\n",
+        "        if item in state.items:\n",
+    ),
+    Mutant(
+        "a-move-settles-before-it-landed",
+        "placement/orders.py",
+        "for place in (ordered.to, ordered.landing) if place is not None",
+        "for place in (ordered.to,)",
+        (*BRAIN, "tests/placement/test_journeys.py"),
+    ),
+    Mutant(
+        "room-is-promised-twice",
+        "placement/plan.py",
+        "    admitted: list[Command] = []\n",
+        "    admitted: list[Command] = []\n"
+        "    is_safe = lambda _, *rest, first=state: next(objections(first, *rest), None) is None\n",
+    ),
+    Mutant(
+        "room-is-not-looked-at",
+        "placement/plan.py",
+        "    if crowded := no_room(state, item, target):\n",
+        "    if (crowded := no_room(state, item, target)) and target.tier is Tier.SSD:\n",
+    ),
+    Mutant(
+        "never-end-a-want",
+        "placement/policies.py",
+        "        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]\n",
+        "        waiting = [want for want in wants if hopeless is None]\n",
+    ),
+    Mutant(
+        "end-a-want-too-soon",
+        "placement/policies.py",
+        "        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]\n",
+        "        waiting = [want for want in wants if hopeless is None and now_s + 1 < want.deadline_s]\n",
+    ),
+    Mutant(
+        "no-backoff",
+        "placement/change.py",
+        "    setback = Setback(failures, now_s + pause_s, *why)\n",
+        "    setback = Setback(failures, now_s, *why)\n",
+    ),
+    Mutant(
+        "an-op-has-no-deadline",
+        "placement/change.py",
+        "if now_s >= running.deadline_s}",
+        "if now_s >= running.deadline_s + 1000.0}",
+    ),
+    Mutant(
+        "a-move-has-no-deadline",
+        "placement/apply.py",
+        "        if now_s >= ordered.deadline_s:\n",
+        "        if now_s >= ordered.deadline_s + 1000.0:\n",
+    ),
+    Mutant(
+        "a-dead-node-keeps-its-memory",
+        "placement/change.py",
+        "        if state.replicas[item, place].op not in state.ops and place != state.items[item].durable\n",
+        "        if state.replicas[item, place].op not in state.ops and place.tier.height < 0\n",
+    ),
+    Mutant(
+        "a-silent-node-is-never-lost",
+        "placement/apply.py",
+        "now_s - node.last_beat_s >= limits.beat_timeout_s:",
+        "now_s - node.last_beat_s >= limits.beat_timeout_s + 1000.0:",
+        (*BRAIN, "tests/placement/test_apply.py"),
+    ),
+    Mutant(
+        "an-old-beat-is-believed",
+        "placement/beat.py",
+        "        judged = asked_s > old.since_s\n",
+        "        judged = True\n",
+        (*BRAIN, "tests/placement/test_apply.py"),
+    ),
+    Mutant(
+        "a-late-answer-is-believed",
+        "placement/beat.py",
+        "        return asked_s > state.seen[place]\n",
+        "        return asked_s > 0\n",
+        (*BRAIN, "tests/placement/test_apply.py"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What caught a mutant: a seed or a test; "" if nothing did."""
+
+    by: str
+    took_s: float
+
+
+def planted(mutant: Mutant, into: Path) -> Path:
+    """Copy the tree and plant the fault; return the copy. Raises ValueError if the text is not there once."""
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    if source.count(mutant.old) != 1:
+        found = source.count(mutant.old)
+        raise ValueError(f"{mutant.name}: its text is {found} times in {mutant.file}: write it anew")
+    tree = into / "tree"
+    skip = shutil.ignore_patterns("__pycache__", ".*", "shared", "build", "dist", "node_modules")
+    shutil.copytree(ROOT, tree, ignore=skip)
+    (tree / mutant.file).write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+    return tree
+
+
+def tried(mutant: Mutant) -> Verdict:
+    """Try one mutant until something catches it."""
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tierce-mutant-") as folder:
+        tree = planted(mutant, Path(folder))
+        tests = (_test(tree, test) for test in mutant.tests)
+        by = _seed(tree, mutant.seeds) or next(filter(None, tests), "")
+    return Verdict(by, time.monotonic() - began_s)
+
+
+def _seed(tree: Path, seeds: int) -> str:
+    """Return the first seed that fails in a tree, and how."""
+    step = 4
+    for first in range(0, seeds, step):
+        done = _run(tree, "tests/seeds.py", str(first), str(step), "--workers", "1")
+        if done.returncode:
+            told = next((line for line in done.stdout.splitlines() if line.startswith("seed ")), "")
+            return told[:120] or f"seeds {first} to {first + step - 1}: {done.stderr.strip()[-120:]}"
+    return ""
+
+
+def _test(tree: Path, test: str) -> str:
+    """Return the first test of a file that fails in a tree."""
+    done = _run(tree, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test)
+    if done.returncode == 0:
+        return ""
+    told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return told[0].partition(" - ")[0][:120] if told else f"{test}: {done.stdout.strip()[-120:]}"
+
+
+def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tree,
+        env=environment,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+def main() -> int:
+    """Try the mutants that the line names, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *(mutant.name for mutant in MUTANTS)])
+    names = parser.parse_args().names
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survived = 0
+    for mutant in chosen:
+        verdict = tried(mutant)
+        survived += not verdict.by
+        mark = "caught" if verdict.by else "SURVIVED"
+        print(f"{mark:<9}{verdict.took_s:>6.1f} s  {mutant.name:<34}{verdict.by}", flush=True)
+    print(f"{len(chosen) - survived} of {len(chosen)} caught")
+    return 1 if survived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
