@@ -11,6 +11,7 @@ from placement.change import (
     expire_ops,
     fail_for_good,
     forget,
+    line_up_anew,
     lose_node,
     put,
     set_back,
@@ -241,6 +242,8 @@ def _tidy(draft: State) -> None:
     for item in draft.changed:
         if item in draft.moves and is_done(draft, item):
             arrive(draft, item)
+    if draft.queue:
+        line_up_anew(draft)
     if draft.warms or draft.unloads:
         settle(draft, draft.changed)
     if draft.leaves:

@@ -20,31 +20,42 @@ Policy = Callable[[State, Iterable[Item], float, Limits], Iterator[Command]]
 
 def serve_wants(
     state: State,
-    _items: Iterable[Item],
+    items: Iterable[Item],
     now_s: float,
     limits: Limits,
 ) -> Iterator[Command]:
     """Make wanted items ready where they serve, one copy for all who want it, and end each want once.
 
-    Who waits longest comes first. A want that finds all seats in use for `drain_after_s` has one drained.
+    That is of these items, and of those that are wanted at the same places. Who waits longest comes first,
+    and once no seat is to be had, nobody else is tried there. A want that finds all seats in use for
+    `drain_after_s` has one drained.
     """
     bookings = Bookings(state, now_s, limits)
-    for item, wants in state.queue.items():
-        served = state.served_at(item)
+    over = set[Item]()
+    for item in items:
+        wants = state.queue.get(item, ())
+        served = state.served_at(item) if wants else None
         if served is not None:
+            over.add(item)
             yield from (Grant(want.want, item, served) for want in wants)
             continue
-        hopeless = _hopeless(state, item)
-        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]
-        for want in wants:
-            if want not in waiting:
-                yield Refuse(want.want, item, *(hopeless or _too_late(state, want, now_s, limits)))
-        if waiting:
+        hopeless = _hopeless(state, item) if wants else None
+        late = [want for want in wants if hopeless is not None or now_s >= want.deadline_s]
+        if len(late) == len(wants):
+            over.add(item)
+        for want in late:
+            yield Refuse(want.want, item, *(hopeless or _too_late(state, want, now_s, limits)))
+    for place in dict.fromkeys(state.goal(item) for item in items):
+        closed = False
+        for item in state.lines.get(place, ()):
+            if item in over or (item, place) in state.replicas or (closed and state.landing(item) is None):
+                continue
             spec = state.items[item]
             who = "role" if spec.kind == "adapter" else "shard"
-            patient = now_s - min(want.since_s for want in waiting) >= limits.drain_after_s
+            patient = now_s - state.queue[item][0].since_s >= limits.drain_after_s
             reason = f"asked for by {who} {spec.name}"
-            yield from bring(state, item, state.goal(item), reason, bookings, now_s, drains=patient)
+            yield from bring(state, item, place, reason, bookings, now_s, drains=patient)
+            closed = bookings.is_closed(place)
 
 
 def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
@@ -168,10 +179,14 @@ DEFAULT: tuple[Policy, ...] = (
 
 def _waited_for(state: State) -> set[Place]:
     """Return the places where a want waits for its item to be brought."""
-    wanted = {item: state.goal(item) for item in state.queue}
-    cold = [(item, goal) for item, goal in wanted.items() if (item, goal) not in state.replicas]
-    legs = [next_leg(state, item, goal) for item, goal in cold]
-    return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}
+    found = set[Place]()
+    for goal, line in state.lines.items():
+        cold = [item for item in line if (item, goal) not in state.replicas]
+        legs = [next_leg(state, item, goal) for item in cold if state.landing(item) is not None]
+        found |= {leg[1] for leg in legs if leg is not None}
+        if cold:
+            found.add(goal)
+    return found
 
 
 def _hopeless(state: State, item: Item) -> tuple[str, str] | None:

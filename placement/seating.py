@@ -9,7 +9,6 @@ from placement.plan import is_safe
 from placement.pressure import leaving, left, spare
 from placement.routes import next_leg
 from placement.state import Item, Limits, Place, Spec, State
-from placement.tiers import Tier
 
 
 @dataclass(slots=True)
@@ -25,7 +24,7 @@ class Free:
     def at(cls, state: State, place: Place, nbytes: int) -> "Free":
         room, shelf = state.rooms[place], state.shelves.get(place, {})
         free = cls(nbytes, nbytes + leaving(state, place))
-        if place.tier is Tier.VRAM:
+        if room.seats:
             going = [item for item in shelf if state.replicas[item, place].phase == "leaving"]
             for base, count in room.seats.items():
                 free.seats[base] = count - state.seated(place, base)
@@ -65,6 +64,13 @@ class Bookings:
         #: places where somebody waits for promised room
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
+        #: bases of which no seat at a place can be had
+        self._full: set[tuple[Place, str]] = set()
+
+    def is_closed(self, place: Place) -> bool:
+        """Tell whether no seat of any base can be had at a place."""
+        room = self._state.rooms.get(place)
+        return room is not None and bool(room.seats) and self._full >= {(place, base) for base in room.seats}
 
     def book(self, item: Item, place: Place, before_s: float = math.inf, *, drains: bool = False) -> Booking:
         """Promise room for an item at a place that has a Room, evicting if there is no other way.
@@ -83,6 +89,8 @@ class Bookings:
         now = free.fits_now(spec, seat=seat)
         victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free, before_s)
         if victims is None:
+            if seat and free.soon_seats.get(spec.base, 0) < 1:
+                self._full.add((place, spec.base))
             drained = self._drained(spec, place, free) if drains else None
             if drained is not None:
                 self.waiting.add(place)
@@ -125,22 +133,34 @@ class Bookings:
         if not state.takes_seat(spec.item, place):
             return None
         short = free.soon_seats.get(spec.base, 0) < 1
-        keyed = [
-            (state.replicas[item, place].since_s, item)
-            for item in state.shelves.get(place, {})
-            if (item, place) not in self._going
-            and (state.items[item].base == spec.base or not short)
-            and is_safe(state, Drop("", item, place, "", drains=True), self._now_s, self._limits)
-        ]
-        return min(keyed)[1] if keyed else None
+        keyed = []
+        for item in state.shelves.get(place, {}):
+            replica = state.replicas[item, place]
+            if replica.phase == "leaving":
+                return None  # one at a time
+            served = replica.phase == "ready" and self._now_s - replica.since_s >= self._limits.hold_s
+            if (
+                served
+                and (item, place) not in self._going
+                and (state.items[item].base == spec.base or not short)
+            ):
+                keyed.append((replica.since_s, item))
+        for _, item in sorted(keyed):
+            if is_safe(state, Drop("", item, place, "", drains=True), self._now_s, self._limits):
+                return item
+        return None
 
     def _candidates(self, place: Place, before_s: float) -> Iterator[Item]:
         """Return who may be dropped there: surplus first, then who lives there; idle longest first."""
         state = self._state
         keyed = []
         for item in state.shelves.get(place, {}):
-            at_home = state.rest(item, self._now_s) == place
-            used_s = state.replicas[item, place].used_s
+            replica = state.replicas[item, place]
+            if replica.phase != "ready" or (replica.leases and place not in state.leaves.get(item, ())):
+                continue
+            if self._now_s < state.holds.get(item, self._now_s) and state.serves(item, place):
+                continue
+            at_home, used_s = state.rest(item, self._now_s) == place, replica.used_s
             if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
             keyed.append((at_home, used_s, item))
