@@ -31,7 +31,9 @@ def _rest_s(state: State, item: Item, now_s: float) -> float:
     spec = state.items[item]
     if item in state.retired:
         return NEVER
-    if item in state.moves or item in state.gone:
+    if item in state.moves or item in state.gone or item in state.warms:
+        return ALWAYS
+    if item in state.queue and spec.landing is not None and (item, state.goal(item)) not in state.replicas:
         return ALWAYS
     ordered = state.unloads.get(item)
     if ordered is not None and not ordered.done:
@@ -103,13 +105,8 @@ def _found(state: State, items: Iterable[Item], full: Iterable[Place], now_s: fl
 
 def _is_waiting(state: State, item: Item, now_s: float, free: dict[Place, int]) -> bool:
     """Tell whether all that a policy could do about an item is to bring it where there is no room."""
-    if (
-        state.due.get(item) != ALWAYS
-        or item in state.queue
-        or item in state.moves
-        or item in state.gone
-        or state.pinned(item)
-    ):
+    under_way = item in state.queue or item in state.warms or item in state.moves or item in state.gone
+    if under_way or state.due.get(item) != ALWAYS or state.pinned(item):
         return False
     spec, rest = state.items[item], state.rest(item, now_s)
     if spec.landing is not None or (item, rest) in state.replicas or rest not in state.rooms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from actors.bench.rig import Setting
 from actors.bench.shapes import Made, Shape, make
@@ -11,6 +11,9 @@ from actors.bench.shapes import Made, Shape, make
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,6 @@ class Plan:
         return Setting(**(known | more))  # type: ignore[arg-type]
 
 
-def sizes(plan: Plan, full: Sequence[int], quick: Sequence[int]) -> Sequence[int]:
+def sizes(plan: Plan, full: Sequence[T], quick: Sequence[T]) -> Sequence[T]:
     """Return what a full run goes through, or a quick one."""
     return quick if plan.quick else full
