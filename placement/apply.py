@@ -109,7 +109,7 @@ def begin(draft: State, command: Command, now_s: float, limits: Limits) -> None:
         case Grant(want, item, place):
             end_want(draft, want)
             use(draft, item, now_s)
-            draft.holds = {**draft.holds, item: now_s + limits.hold_s}
+            draft.own("holds")[item] = now_s + limits.hold_s
             put(draft, {(item, place): replace(draft.replicas[item, place], used_s=now_s)})
             follow(draft, [item], now_s, limits)
         case Refuse(want):

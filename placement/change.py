@@ -99,10 +99,10 @@ def touch(draft: State, node: str) -> None:
 def add_want(draft: State, want: Want) -> None:
     """Open a want; an item that is wanted already keeps its place in line."""
     item = want.item
-    draft.wants = {**draft.wants, want.want: want}
+    draft.own("wants")[want.want] = want
     if item not in draft.queue:
         _line_up(draft, item)
-    draft.queue = {**draft.queue, item: (*draft.queue.get(item, ()), want)}
+    draft.own("queue")[item] = (*draft.queue.get(item, ()), want)
 
 
 def end_want(draft: State, name: str) -> None:
@@ -111,13 +111,13 @@ def end_want(draft: State, name: str) -> None:
     if ended is None:
         return
     item = ended.item
-    draft.wants = without(draft.wants, name)
+    del draft.own("wants")[name]
     draft.changed[item] = None
     others = tuple(want for want in draft.queue[item] if want is not ended)
     if others:
-        draft.queue = {**draft.queue, item: others}
+        draft.own("queue")[item] = others
     else:
-        draft.queue = without(draft.queue, item)
+        del draft.own("queue")[item]
         _leave_lines(draft, item)
 
 
