@@ -47,13 +47,15 @@ def serve_wants(
             yield Refuse(want.want, item, *(hopeless or _too_late(state, want, now_s, limits)))
     at_addresses = [item for item in items if item in state.queue and state.landing(item) is not None]
     for place in dict.fromkeys(state.goal(item) for item in items if not _is_behind(state, item, now_s)):
-        # no more can be on their way at once: as many have their room made meanwhile
-        turns = 2 * limits.copies_per_place
+        # as many as can be on their way at once have room made for them meanwhile, and no more begin
+        turns, begin = 2 * limits.copies_per_place, limits.copies_per_place
+        begin -= state.tallies[place].loading if place in state.tallies else 0
         for item in state.lines.get(place, ()):
             if item not in over and (suggested := _bring_wanted(state, item, place, bookings, now_s, limits)):
                 yield from suggested
                 turns -= 1
-            if not turns or bookings.is_closed(place):
+                begin -= isinstance(suggested[0], Copy) and suggested[0].target == place
+            if not turns or begin < 0 or bookings.is_closed(place):
                 break
     for item in at_addresses:
         if item not in over and bookings.is_closed(state.goal(item)):
