@@ -11,6 +11,7 @@ from placement.change import (
     expire_ops,
     fail_for_good,
     forget,
+    line_up_anew,
     lose_node,
     put,
     set_back,
@@ -112,7 +113,7 @@ def begin(draft: State, command: Command, now_s: float, limits: Limits) -> None:
         case Grant(want, item, place):
             end_want(draft, want)
             use(draft, item, now_s)
-            draft.holds = {**draft.holds, item: now_s + limits.grace_s}
+            draft.own("holds")[item] = now_s + limits.grace_s
             put(draft, {(item, place): replace(draft.replicas[item, place], used_s=now_s)})
             follow(draft, [item], now_s, limits)
         case Refuse(want):
@@ -251,6 +252,8 @@ def _tidy(draft: State) -> None:
     for item in draft.changed:
         if item in draft.moves and is_done(draft, item):
             arrive(draft, item)
+    if draft.queue:
+        line_up_anew(draft)
     if draft.warms or draft.unloads:
         settle(draft, draft.changed)
     if draft.leaves:

@@ -97,29 +97,48 @@ def touch(draft: State, node: str) -> None:
 
 
 def add_want(draft: State, want: Want) -> None:
-    """Open a want, behind those that wait for the same item."""
-    draft.wants = {**draft.wants, want.want: want}
-    draft.queue = {**draft.queue, want.item: (*draft.queue.get(want.item, ()), want)}
+    """Open a want; an item that is wanted already keeps its place in line."""
+    item = want.item
+    draft.own("wants")[want.want] = want
+    if item not in draft.queue:
+        _line_up(draft, item)
+    draft.own("queue")[item] = (*draft.queue.get(item, ()), want)
 
 
 def end_want(draft: State, name: str) -> None:
-    """End a want, if it is open; who waits longest stays first of those that are left."""
+    """End a want, if it is open."""
     ended = draft.wants.get(name)
     if ended is None:
         return
-    draft.wants = without(draft.wants, name)
-    if len(draft.queue[ended.item]) == 1:
-        draft.queue = without(draft.queue, ended.item)
+    item = ended.item
+    del draft.own("wants")[name]
+    draft.changed[item] = None
+    others = tuple(want for want in draft.queue[item] if want is not ended)
+    if others:
+        draft.own("queue")[item] = others
     else:
-        draft.queue = queue(draft.wants)
+        del draft.own("queue")[item]
+        _leave_lines(draft, item)
 
 
-def queue(wants: Mapping[str, Want]) -> dict[Item, tuple[Want, ...]]:
-    """Return the wants by item, in their order."""
-    found: dict[Item, list[Want]] = {}
-    for want in wants.values():
-        found.setdefault(want.item, []).append(want)
-    return {item: tuple(waiting) for item, waiting in found.items()}
+def line_up_anew(draft: State) -> None:
+    """Have who is wanted stand where a want makes it ready now; what this draft changed may have moved it."""
+    for item in draft.changed:
+        if item in draft.queue and item not in draft.lines.get(draft.goal(item), ()):
+            _leave_lines(draft, item)
+            _line_up(draft, item)
+
+
+def _line_up(draft: State, item: Item) -> None:
+    goal = draft.goal(item)
+    draft.lines = {**draft.lines, goal: {**draft.lines.get(goal, {}), item: None}}
+
+
+def _leave_lines(draft: State, item: Item) -> None:
+    for place, line in draft.lines.items():
+        if item in line:
+            left = without(line, item)
+            draft.lines = {**draft.lines, place: left} if left else without(draft.lines, place)
 
 
 def end_ops(draft: State, ops: Iterable[str]) -> None:
@@ -160,6 +179,7 @@ def lose_node(draft: State, node: str, reason: str, now_s: float) -> None:
     flight stay until it ends, because their bytes may still arrive if only the connection was lost.
     """
     touch(draft, node)
+    draft.changed.update(dict.fromkeys(draft.queue))
     lost = {
         (item, place): None
         for place in sorted(place for place in draft.shelves if place.node == node)

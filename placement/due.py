@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from placement.pressure import left
@@ -19,13 +20,20 @@ def look_s(state: State, item: Item, now_s: float) -> float:
     """Return from when on a policy may have something to do about an item if no event changes it.
 
     ALWAYS for what is under way, or is not where it should rest; else when idling changes where it rests, or
-    ends a copy somewhere else. NEVER for what rests, and for what is being removed: that has a policy to
-    itself.
+    ends a copy somewhere else, or when a want for it is too late. NEVER for what rests, and for what is being
+    removed: that has a policy to itself.
     """
+    look = _rest_s(state, item, now_s)
+    return min(look, *(want.deadline_s for want in state.queue[item])) if item in state.queue else look
+
+
+def _rest_s(state: State, item: Item, now_s: float) -> float:
     spec = state.items[item]
     if item in state.retired:
         return NEVER
-    if item in state.moves or item in state.gone:
+    if item in state.moves or item in state.gone or item in state.warms:
+        return ALWAYS
+    if item in state.queue and spec.landing is not None and (item, state.goal(item)) not in state.replicas:
         return ALWAYS
     ordered = state.unloads.get(item)
     if ordered is not None and not ordered.done:
@@ -61,15 +69,24 @@ def schedule(draft: State, items: Iterable[Item], now_s: float) -> None:
 
 
 def due_items(state: State, now_s: float) -> list[Item]:
-    """Return whom a Tick has to look at, in the order of registration."""
-    return _found(state, state.due, state.over | state.pressed.keys(), now_s)
+    """Return whom a Tick looks at: who is first in line at each place, then in order of registration."""
+    firsts = [item for place in state.lines for item in _first(state, place)]
+    found = _found(state, state.due, state.over | state.pressed.keys(), now_s)
+    return list(dict.fromkeys((*firsts, *found)))
 
 
 def due_there(state: State, node: str, now_s: float) -> list[Item]:
     """Return whom a node's news has to look at besides those that it changed."""
     places = [place for place in state.shelves if place.node == node]
     held = [item for place in places for item in state.shelves[place]]
-    return _found(state, held, (state.over | state.pressed.keys()) & set(places), now_s)
+    firsts = [item for place in state.lines if place.node == node for item in _first(state, place)]
+    return firsts + _found(state, held, (state.over | state.pressed.keys()) & set(places), now_s)
+
+
+def _first(state: State, place: Place) -> list[Item]:
+    """Return who is first in line at a place and not on its way there: it is enough to look at the others."""
+    cold = (item for item in state.lines[place] if (item, place) not in state.replicas)
+    return list(islice(cold, 1))
 
 
 def _found(state: State, items: Iterable[Item], full: Iterable[Place], now_s: float) -> list[Item]:
@@ -89,7 +106,8 @@ def _found(state: State, items: Iterable[Item], full: Iterable[Place], now_s: fl
 
 def _is_waiting(state: State, item: Item, now_s: float, free: dict[Place, int]) -> bool:
     """Tell whether all that a policy could do about an item is to bring it where there is no room."""
-    if state.due.get(item) != ALWAYS or item in state.moves or item in state.gone or state.pinned(item):
+    under_way = item in state.queue or item in state.warms or item in state.moves or item in state.gone
+    if under_way or state.due.get(item) != ALWAYS or state.pinned(item):
         return False
     spec, rest = state.items[item], state.rest(item, now_s)
     if spec.landing is not None or (item, rest) in state.replicas or rest not in state.rooms:

@@ -39,7 +39,7 @@ def foresee(state: State, _items: Iterable[Item], now_s: float, limits: Limits) 
     if not limits.foresees or max(told.values(), default=0.0) < LIKELY:
         return
     bookings = Bookings(state, now_s, limits, ahead=True)
-    busy = _arriving(state) | {state.goal(want.item) for want in state.wants.values()}
+    busy = _arriving(state) | state.lines.keys()
     for value, item in sorted(_foretold(state, now_s, limits), reverse=True):
         goal, name = state.goal(item), state.items[item].name
         if goal in busy:
@@ -86,7 +86,7 @@ def keep_near(state: State, _items: Iterable[Item], now_s: float, limits: Limits
         if (near := _near(state, item, now_s)) is not None:
             far.setdefault(near, []).append(item)
     busy = {place.node for place in _arriving(state) if place.tier is Tier.RAM}
-    busy |= {state.goal(want.item).node for want in state.wants.values()}
+    busy |= {place.node for place in state.lines}
     for near in sorted(far):
         if near.node not in busy:
             yield from _keep_near(state, near, far[near], now_s, limits)

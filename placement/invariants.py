@@ -2,7 +2,7 @@
 
 import math
 
-from placement.change import bytes_at, queue
+from placement.change import bytes_at
 from placement.due import look_s
 from placement.errors import TierceError
 from placement.messages import Copy
@@ -120,8 +120,13 @@ def _check_indexes(state: State) -> None:
 
 def _check_lists(state: State) -> None:
     """Check the indexes of wants and of names, and that nobody is forgotten by the Ticks to come."""
-    if state.queue != queue(state.wants):
+    queued = {want.want: want for wants in state.queue.values() for want in wants}
+    misplaced = [item for item, wants in state.queue.items() if {want.item for want in wants} != {item}]
+    if queued != state.wants or misplaced:
         raise _broken("the indexes agree", f"{dict(state.queue)} is not the queue of {dict(state.wants)}")
+    lined = [(item, place) for place, line in state.lines.items() for item in line]
+    if sorted(lined) != sorted((item, state.goal(item)) for item in state.queue):
+        raise _broken("the indexes agree", f"{lined} wait for {dict(state.queue)}")
     followed = {(name, item) for name, items in state.followers.items() for item in items}
     named = {(name, item) for item, spec in state.items.items() for name in spec.after}
     if followed != named:

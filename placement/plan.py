@@ -187,8 +187,9 @@ def _against_draining(state: State, item: Item, place: Place, now_s: float, limi
         yield f"another is leaving {place} already"
     elif not any(
         now_s - want.since_s >= limits.drain_after_s
-        for item, (want, *_) in state.queue.items()
-        if state.goal(item) == place and (item, place) not in state.replicas
+        for wanted in state.lines.get(place, ())
+        if (wanted, place) not in state.replicas
+        for want in state.queue[wanted]
     ):
         yield f"nobody has waited for {place} for {format_seconds(limits.drain_after_s)}"
 

@@ -21,31 +21,78 @@ Policy = Callable[[State, Iterable[Item], float, Limits], Iterator[Command]]
 
 def serve_wants(
     state: State,
-    _items: Iterable[Item],
+    items: Iterable[Item],
     now_s: float,
     limits: Limits,
 ) -> Iterator[Command]:
     """Make wanted items ready where they serve, one copy for all who want it, and end each want once.
 
-    Who waits longest comes first. A want that finds all seats in use for `drain_after_s` has one drained.
+    That is of these items, and of those that are wanted at the same places. Who waits longest comes first,
+    and once no seat is to be had, nobody else is tried there. A want that finds all seats in use for
+    `drain_after_s` has one drained.
     """
     bookings = Bookings(state, now_s, limits)
-    for item, wants in state.queue.items():
-        served = state.served_at(item)
+    over = set[Item]()
+    for item in items:
+        wants = state.queue.get(item, ())
+        served = state.served_at(item) if wants else None
         if served is not None:
+            over.add(item)
             yield from (Grant(want.want, item, served) for want in wants)
             continue
-        lost = hopeless(state, item)
-        waiting = [want for want in wants if lost is None and now_s < want.deadline_s]
-        for want in wants:
-            if want not in waiting:
-                yield Refuse(want.want, item, *(lost or _too_late(state, want, now_s, limits)))
-        if waiting:
-            spec = state.items[item]
-            who = "role" if spec.kind == "adapter" else "shard"
-            patient = now_s - min(want.since_s for want in waiting) >= limits.drain_after_s
-            reason = f"asked for by {who} {spec.name}"
-            yield from bring(state, item, state.goal(item), reason, bookings, now_s, drains=patient)
+        lost = hopeless(state, item) if wants else None
+        late = [want for want in wants if lost is not None or now_s >= want.deadline_s]
+        if len(late) == len(wants):
+            over.add(item)
+        for want in late:
+            yield Refuse(want.want, item, *(lost or _too_late(state, want, now_s, limits)))
+    at_addresses = [item for item in items if item in state.queue and state.landing(item) is not None]
+    for place in dict.fromkeys(state.goal(item) for item in items if not _is_behind(state, item, now_s)):
+        # as many as can be on their way at once have room made for them meanwhile, and no more begin
+        turns, begin = 2 * limits.copies_per_place, limits.copies_per_place
+        begin -= state.tallies[place].loading if place in state.tallies else 0
+        for item in state.lines.get(place, ()):
+            if item not in over and (suggested := _bring_wanted(state, item, place, bookings, now_s, limits)):
+                yield from suggested
+                turns -= 1
+                begin -= isinstance(suggested[0], Copy) and suggested[0].target == place
+            if not turns or begin < 0 or bookings.is_closed(place):
+                break
+    for item in at_addresses:
+        if item not in over and bookings.is_closed(state.goal(item)):
+            yield from _bring_wanted(state, item, state.goal(item), bookings, now_s, limits)
+
+
+def _bring_wanted(
+    state: State, item: Item, place: Place, bookings: Bookings, now_s: float, limits: Limits
+) -> list[Command]:
+    if (item, place) in state.replicas:
+        return []
+    spec = state.items[item]
+    who = "role" if spec.kind == "adapter" else "shard"
+    patient = now_s - state.queue[item][0].since_s >= limits.drain_after_s
+    reason = f"asked for by {who} {spec.name}"
+    return list(bring(state, item, place, reason, bookings, now_s, drains=patient))
+
+
+def _is_behind(state: State, item: Item, now_s: float) -> bool:
+    """Tell whether a want for the item waits for a seat where none is free, and others get what comes."""
+    place = state.goal(item) if item in state.queue else None
+    if place is None or (item, place) in state.replicas or not state.takes_seat(item, place):
+        return False
+    base = state.items[item].base
+    if place not in state.rooms or state.seated(place, base) < state.rooms[place].seats.get(base, 0):
+        return False
+    coming = state.tallies[place].leaving if place in state.tallies else 0
+    for other in state.lines[place]:
+        if other == item:
+            return False
+        waits = (other, place) not in state.replicas and state.items[other].base == base
+        if waits and not state.blocked(other, place, now_s) and best_source(state, other, place) is not None:
+            coming -= 1
+            if coming < 0:
+                return True
+    return False
 
 
 def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
@@ -90,18 +137,22 @@ def _stage(state: State, item: Item, now_s: float) -> Place:
     return ordered.to if landing is None or state.ready(item, landing) else landing
 
 
-def warm_ahead(state: State, _items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
+def warm_ahead(state: State, items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:
     """Bring up what is to be warm, in the room that nobody needs: below the high mark, and that of surplus.
 
-    A place where a want or a move waits is left to it.
+    That is what is to be warm where one of these items serves. A place where a want or a move waits is left
+    to it.
     """
     if not state.warms:
         return
     bookings = Bookings(state, now_s, limits, ahead=True)
+    near = {state.goal(item) for item in items}
+    if not any(state.goal(item) in near for item in state.warms):
+        return
     claimed = _waited_for(state) | {_stage(state, item, now_s) for item in state.moves}
     for item, order in state.warms.items():
         goal = state.goal(item)
-        if goal not in claimed:
+        if goal in near and goal not in claimed:
             yield from bring(state, item, goal, f"warmed: {order.cause}", bookings, now_s, order.since_s)
 
 
@@ -173,10 +224,16 @@ DEFAULT: tuple[Policy, ...] = (
 
 def _waited_for(state: State) -> set[Place]:
     """Return the places where a want waits for its item to be brought."""
-    wanted = {item: state.goal(item) for item in state.queue}
-    cold = [(item, goal) for item, goal in wanted.items() if (item, goal) not in state.replicas]
-    legs = [next_leg(state, item, goal) for item, goal in cold]
-    return {goal for _, goal in cold} | {leg[1] for leg in legs if leg is not None}
+    found = set[Place]()
+    for goal, line in state.lines.items():
+        if any((item, goal) not in state.replicas for item in line):
+            found.add(goal)
+        for item in line:
+            staged = state.items[item].landing is not None or item in state.moves
+            leg = next_leg(state, item, goal) if staged and (item, goal) not in state.replicas else None
+            if leg is not None:
+                found.add(leg[1])
+    return found
 
 
 def hopeless(state: State, item: Item) -> tuple[str, str] | None:

@@ -20,10 +20,11 @@ def relieve(state: State, items: Iterable[Item], now_s: float, limits: Limits) -
     there: it sheds surplus only, and only what was idle for `calm_s`, so that a lab whose homes fill its
     budget is at rest.
     """
+    if not state.pressed:
+        return
     touched = {place for item in items for place in state.spots.get(item, ())}
-    wanted = set(state.queue)
     for place in sorted(touched & state.pressed.keys()):
-        yield from _relieve(state, place, wanted, now_s, limits)
+        yield from _relieve(state, place, set(state.queue), now_s, limits)
 
 
 def _relieve(

@@ -10,7 +10,6 @@ from placement.pressure import leaving, left, spare
 from placement.routes import next_leg
 from placement.score import density, worth
 from placement.state import Item, Limits, Place, Spec, State
-from placement.tiers import Tier
 
 
 @dataclass(slots=True)
@@ -26,7 +25,7 @@ class Free:
     def at(cls, state: State, place: Place, nbytes: int) -> "Free":
         room, shelf = state.rooms[place], state.shelves.get(place, {})
         free = cls(nbytes, nbytes + leaving(state, place))
-        if place.tier is Tier.VRAM:
+        if room.seats:
             going = [item for item in shelf if state.replicas[item, place].phase == "leaving"]
             for base, count in room.seats.items():
                 free.seats[base] = count - state.seated(place, base)
@@ -69,6 +68,13 @@ class Bookings:
         #: places where somebody waits for promised room
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
+        #: bases of which no seat at a place can be had
+        self._full: set[tuple[Place, str]] = set()
+
+    def is_closed(self, place: Place) -> bool:
+        """Tell whether no seat of any base can be had at a place."""
+        room = self._state.rooms.get(place)
+        return room is not None and bool(room.seats) and self._full >= {(place, base) for base in room.seats}
 
     def book(self, item: Item, place: Place, before_s: float = math.inf, *, drains: bool = False) -> Booking:
         """Promise room for an item at a place that has a Room, evicting if there is no other way.
@@ -87,6 +93,8 @@ class Bookings:
         now = free.fits_now(spec, seat=seat)
         victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free, before_s)
         if victims is None:
+            if seat and free.soon_seats.get(spec.base, 0) < 1:
+                self._full.add((place, spec.base))
             drained = self._drained(spec, place, free) if drains else None
             if drained is not None:
                 self.waiting.add(place)
@@ -132,14 +140,22 @@ class Bookings:
         if not state.takes_seat(spec.item, place):
             return None
         short = free.soon_seats.get(spec.base, 0) < 1
-        keyed = [
-            (state.replicas[item, place].since_s, item)
-            for item in state.shelves.get(place, {})
-            if (item, place) not in self._going
-            and (state.items[item].base == spec.base or not short)
-            and is_safe(state, Drop("", item, place, "", drains=True), self._now_s, self._limits)
-        ]
-        return min(keyed)[1] if keyed else None
+        keyed = []
+        for item in state.shelves.get(place, {}):
+            replica = state.replicas[item, place]
+            if replica.phase == "leaving":
+                return None  # one at a time
+            served = replica.phase == "ready" and self._now_s - replica.since_s >= self._limits.hold_s
+            if (
+                served
+                and (item, place) not in self._going
+                and (state.items[item].base == spec.base or not short)
+            ):
+                keyed.append((replica.since_s, item))
+        for _, item in sorted(keyed):
+            if is_safe(state, Drop("", item, place, "", drains=True), self._now_s, self._limits):
+                return item
+        return None
 
     def _candidates(self, place: Place, before_s: float, *, by_bytes: bool) -> Iterator[Item]:
         """Yield who may be dropped there: surplus first, then who lives there; least worth first.
@@ -165,8 +181,17 @@ class Bookings:
                     item,
                 )
                 for item in state.shelves.get(place, {})
+                if self._may_go(item, place)
             )
         return self._ranks[place, by_bytes]
+
+    def _may_go(self, item: Item, place: Place) -> bool:
+        """Tell, at little cost, of whom `is_safe` may say that it can be dropped."""
+        state = self._state
+        replica = state.replicas[item, place]
+        leased = replica.leases and place not in state.leaves.get(item, ())
+        held = self._now_s < state.holds.get(item, self._now_s) and state.serves(item, place)
+        return replica.phase == "ready" and not leased and not held
 
 
 def _total(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:

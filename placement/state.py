@@ -149,8 +149,10 @@ class State:
     tallies: Mapping[Place, Tally] = field(default_factory=dict)
     #: the items that the use of a name warms: an index of `items`
     followers: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
-    #: the open wants of each item, who waits longest first: an index of `wants`
+    #: the open wants of each item: an index of `wants`
     queue: Mapping[Item, tuple[Want, ...]] = field(default_factory=dict)
+    #: who is wanted at each place, the longest wanted first: an index of `queue` by `goal`
+    lines: Mapping[Place, Mapping[Item, None]] = field(default_factory=dict)
     #: when each item has to be looked at though nothing happens to it: -inf at every Tick, inf never
     due: Mapping[Item, float] = field(default_factory=dict)
     #: places that observation showed overfull; never by a decision of ours

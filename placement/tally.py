@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The bytes at a place, those of them that are leaving, and the copies on their way in.
+    """The bytes at a place, the copies on their way in, and what is leaving.
 
     `seats` are those taken in VRAM, by base; elsewhere there are none.
     """
 
     nbytes: int = 0
     loading: int = 0
+    leaving: int = 0
     leaving_nbytes: int = 0
     seats: Mapping[str, int] = field(default_factory=dict)
 
@@ -35,6 +36,7 @@ class Tally:
         return Tally(
             self.nbytes + count * nbytes,
             self.loading + count * (phase == "loading"),
+            self.leaving + count * (phase == "leaving"),
             self.leaving_nbytes + count * nbytes * (phase == "leaving"),
             seats,
         )
