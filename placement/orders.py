@@ -35,8 +35,8 @@ def obey(draft: State, order: Order, now_s: float, limits: Limits) -> None:
 def move(draft: State, order: MoveOrdered, now_s: float, limits: Limits) -> None:
     """Make `order.to` the item's home; its other replicas are to leave.
 
-    An adapter that goes to the RAM or SSD of another node gets its durable copy there first. Who sends an item
-    below RAM does not expect it to be asked for: until it is, nothing brings it near.
+    An adapter that goes to the RAM or SSD of another node gets its durable copy there first. Who sends an
+    item below RAM does not expect it to be asked for: until it is, nothing brings it near.
     """
     item = order.item
     spec = draft.items[item]
