@@ -28,10 +28,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FULL = ROOT / ".venv/bin/python"
 PURE = ROOT / ".venv-pure/bin/python"
 
-ORDER = ("pure", "placement", "house", "lm", "rag", "web", "cli", "bench", "actors", "jobs", "notebooks")
+ORDER = ("pure", "placement", "storm", "house", "lm", "rag", "crash", "cli", "bench", "actors", "jobs")
 ABSENT_IN_PURE = ("ray", "torch", "numpy", "transformers", "qdrant_client", "qdrant_edge")
-#: What both `pure` and `placement` run, and what is computed beside a suite that starts Ray.
+#: What both `pure` and `placement` run.
 DECISIONS = ("tests/placement",)
+#: What is computed beside suites that start Ray: it waits for nobody.
+ASIDE = {"pure", "placement", "storm"}
 TESTS_LIMIT_S = 40 * 60.0
 SOAK_LIMIT_S = 4 * 3600.0
 
@@ -180,7 +182,7 @@ def run_all(suites: list[Suite], runner: Runner) -> list[Outcome]:
     decisions, which wait for nobody and give way.
     """
     rayed = [suite for suite in suites if suite.starts_ray]
-    aside = [suite for suite in suites if rayed and suite.arguments == DECISIONS]
+    aside = [suite for suite in suites if rayed and suite.name in ASIDE]
     others = [suite for suite in suites if suite not in rayed and suite not in aside]
     gentle = [replace(suite, gently=("nice", "-n", "19")) for suite in aside]
     with ThreadPoolExecutor(2) as pool, runner:
