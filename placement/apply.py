@@ -174,6 +174,7 @@ def _want(draft: State, event: Wanted, now_s: float) -> None:
     if item in draft.leaves:
         draft.leaves = {**draft.leaves, item: draft.leaves[item] - {draft.goal(item)}}
     draft.unloads = without(draft.unloads, item)
+    draft.lowered = without(draft.lowered, item)
 
 
 def _answered(draft: State, answer: Answer, now_s: float, limits: Limits) -> None:

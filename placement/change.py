@@ -210,6 +210,7 @@ def forget(draft: State, item: Item) -> None:
     draft.leaves = without(draft.leaves, item)
     draft.warms = without(draft.warms, item)
     draft.unloads = without(draft.unloads, item)
+    draft.lowered = without(draft.lowered, item)
     draft.uses = without(draft.uses, item)
     draft.holds = without(draft.holds, item)
     draft.expected = without(draft.expected, item)

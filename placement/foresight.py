@@ -117,7 +117,8 @@ def _near(state: State, item: Item, now_s: float) -> Place | None:
     ):
         return None
     held = (item, near) in state.replicas or (item, goal) in state.replicas
-    return None if held or item in state.unloads or now_s - state.uses[item] >= state.idle_s(item) else near
+    sent_down = item in state.unloads or item in state.lowered
+    return None if held or sent_down or now_s - state.uses[item] >= state.idle_s(item) else near
 
 
 def _arriving(state: State) -> set[Place]:

@@ -147,6 +147,7 @@ def _check_strays(state: State) -> None:
         "leaves": set(state.leaves),
         "warms": set(state.warms),
         "unloads": set(state.unloads),
+        "lowered": set(state.lowered),
         "uses": set(state.uses),
         "holds": set(state.holds),
         "gone": set(state.gone),

@@ -56,8 +56,9 @@ def move(draft: State, order: MoveOrdered, now_s: float, limits: Limits) -> None
     draft.moves = {**draft.moves, item: ordered}
     draft.leaves = {**draft.leaves, item: others}
     draft.unloads = without(draft.unloads, item)
+    draft.lowered = without(draft.lowered, item)
     if to.tier.height < Tier.RAM.height:
-        draft.heat = without(draft.heat, item)
+        draft.lowered = {**draft.lowered, item: now_s}
     draft.backoff = without(draft.backoff, (item, to), *([(item, landing)] if landing is not None else []))
     use(draft, item, now_s)
 

@@ -169,6 +169,8 @@ class State:
     leaves: Mapping[Item, frozenset[Place]] = field(default_factory=dict)
     warms: Mapping[Item, Warm] = field(default_factory=dict)
     unloads: Mapping[Item, Unload] = field(default_factory=dict)
+    #: items that a person sent below RAM and nobody has used since, and since when: none of them is kept near
+    lowered: Mapping[Item, float] = field(default_factory=dict)
     #: what the latest beats measured of the memory behind a place
     gauges: Mapping[Place, tuple[Gauge, ...]] = field(default_factory=dict)
     #: places that were over their high mark, and when last
