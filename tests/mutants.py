@@ -75,8 +75,8 @@ MUTANTS = (
     Mutant(
         "seats-are-not-counted",
         "placement/plan.py",
-        "    if state.takes_seat(item, place) and seated >= seats:\n",
-        "    if state.takes_seat(item, place) and seated > seats:\n",
+        "    if seated >= seats and state.takes_seat(item, place):\n",
+        "    if seated > seats and state.takes_seat(item, place):\n",
     ),
     Mutant(
         "ignore-the-pin",
@@ -99,8 +99,8 @@ MUTANTS = (
     Mutant(
         "drop-while-it-is-copied-from",
         "placement/plan.py",
-        "        isinstance(op.command, Copy) and op.command.item == item and op.command.source == place\n",
-        "        isinstance(op.command, Drop) and op.command.item == item and op.command.place == place\n",
+        "isinstance(op.command, Copy) and op.command.source == place for op in running",
+        "isinstance(op.command, Drop) and op.command.place == place for op in running",
     ),
     Mutant(
         "drop-the-only-index",
@@ -117,8 +117,8 @@ MUTANTS = (
     Mutant(
         "forget-the-epoch",
         "placement/plan.py",
-        'op=f"{state.epoch}.{state.issued + 1}"',
-        'op=f"1.{state.issued + 1}"',
+        'op=f"{draft.epoch}.{draft.issued + 1}"',
+        'op=f"1.{draft.issued + 1}"',
     ),
     Mutant(
         "the-store-forgets-the-epoch",
@@ -205,20 +205,20 @@ MUTANTS = (
     Mutant(
         "never-end-a-want",
         "placement/policies.py",
-        "        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]\n",
-        "        waiting = [want for want in wants if hopeless is None]\n",
+        "        late = [want for want in wants if lost is not None or now_s >= want.deadline_s]\n",
+        "        late = [want for want in wants if lost is not None]\n",
     ),
     Mutant(
         "end-a-want-too-soon",
         "placement/policies.py",
-        "        waiting = [want for want in wants if hopeless is None and now_s < want.deadline_s]\n",
-        "        waiting = [want for want in wants if hopeless is None and now_s + 1 < want.deadline_s]\n",
+        "        late = [want for want in wants if lost is not None or now_s >= want.deadline_s]\n",
+        "        late = [want for want in wants if lost is not None or now_s + 1 >= want.deadline_s]\n",
     ),
     Mutant(
         "no-backoff",
         "placement/change.py",
-        "    setback = Setback(failures, now_s + pause_s, *why)\n",
-        "    setback = Setback(failures, now_s, *why)\n",
+        "    _set_back(draft, item, place, Setback(failures, now_s + pause_s, *why))\n",
+        "    _set_back(draft, item, place, Setback(failures, now_s, *why))\n",
     ),
     Mutant(
         "an-op-has-no-deadline",
@@ -235,8 +235,8 @@ MUTANTS = (
     Mutant(
         "a-dead-node-keeps-its-memory",
         "placement/change.py",
-        "        if state.replicas[item, place].op not in state.ops and place != state.items[item].durable\n",
-        "        if state.replicas[item, place].op not in state.ops and place.tier.height < 0\n",
+        "        if draft.replicas[item, place].op not in draft.ops and place != draft.items[item].durable\n",
+        "        if draft.replicas[item, place].op not in draft.ops and place.tier.height < 0\n",
     ),
     Mutant(
         "a-silent-node-is-never-lost",
@@ -248,8 +248,8 @@ MUTANTS = (
     Mutant(
         "an-old-beat-is-believed",
         "placement/beat.py",
-        "        judged = asked_s > old.since_s\n",
-        "        judged = True\n",
+        '        elif asked_s > old.since_s and _in_flight(state, old) != "loading":\n',
+        '        elif _in_flight(state, old) != "loading":\n',
         (*BRAIN, "tests/placement/test_apply.py"),
     ),
     Mutant(
