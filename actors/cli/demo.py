@@ -127,7 +127,7 @@ class Demo:
             lab.move(role, home)
         self.title("what an activation costs", f"{ROUNDS} more of each, and PEFT's load_adapter of the same")
         self.measure(lab)
-        self.title("where everything is now", "each role and shard is at its home, or nearer while it is asked for")
+        self.title("where everything is now", "each role and shard is at its home, or nearer while in use")
         self.screen.show(listing_tables(lab.ps(), wide=False))
 
     def title(self, text: str, note: str) -> None:
