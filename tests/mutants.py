@@ -194,7 +194,7 @@ MUTANTS = (
         "placement/plan.py",
         "    admitted: list[Command] = []\n",
         "    admitted: list[Command] = []\n"
-        "    is_safe = lambda _, *rest, first=state: next(objections(first, *rest), None) is None\n",
+        "    is_safe = lambda _, *rest, first=draft.draft(): next(objections(first, *rest), None) is None\n",
     ),
     Mutant(
         "room-is-not-looked-at",
