@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from typing import TYPE_CHECKING
 
-from placement.replay.trace import LATENCIES, SPEEDS, VERSION
+from placement.replay.trace import BUS, DISK, LOG, Ask, Cargo, Header, ask_line, head_line, item_line
+from placement.speed import seconds
 from placement.state import Item, Place
 from placement.tiers import Tier
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: A log that has grown to this becomes `….1.jsonl`, in place of the one before.
 LOG_NBYTES = 16 * 2**20
+#: the header's speeds are those of a copy of this size, which took this long at least
+PROBE_NBYTES, LEAST_S = 2**20, 1e-6
 
 _UNFIT = re.compile(r"[^\w.-]+")
 
@@ -51,63 +54,98 @@ class AskLog:
         """Write the uses that are new; `costs` are the last activations, for where an item came from.
 
         Uses of what is no longer registered are left out: their bytes are unknown. What an engine tells first
-        of all was perhaps written before a restart of ours, and is left out too.
+        of all was perhaps written before a restart of ours, and is left out too. Raises OSError for what
+        cannot be written; the file is then as it was, and the uses are new still.
         """
+        path = self.path(base)
+        if base not in self._heard:
+            _cut(path)
         told = max((use.number for use in uses), default=0)
         process, last = self._heard.get(base, (pid, told))
         last = last if process == pid else 0
         new = [use for use in uses if use.number > last and use.item in state.items]
+        if new:
+            self._write(path, base, new, place, state, costs)
         self._heard[base] = (pid, max(last, told))
-        if not new:
-            return
-        path = self.path(base)
-        if path.exists() and path.stat().st_size >= self._log_nbytes:
+
+    def _write(
+        self,
+        path: Path,
+        base: str,
+        new: list[Use],
+        place: Place,
+        state: State,
+        costs: Mapping[Item, Activation],
+    ) -> None:
+        nbytes = _nbytes(path)
+        if nbytes >= self._log_nbytes:
             path.replace(path.with_suffix(".1.jsonl"))
-        if not path.exists():
-            self._said[base] = {}
-        said = self._said.setdefault(base, {})
-        lines = [] if path.exists() else [_header(base, place, state, said)]
+            nbytes = 0
+        said, lines = dict(self._said.get(base, {})), []
+        if not nbytes:
+            header = _header(base, place, state)
+            said = {cargo.role: item for item, cargo in header.items.items()}
+            lines.append(head_line(header))
         for use in sorted(new, key=lambda use: use.t):
             item = Item(use.item)
             spec = state.items[item]
             if said.get(spec.name) != item:
                 said[spec.name] = item
-                lines.append({"item": item, "nbytes": spec.nbytes, "role": spec.name})
+                lines.append(item_line(item, Cargo(spec.nbytes, spec.name)))
             lines.append(_line(spec.name, use, costs.get(item)))
-        with path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        _append(path, nbytes, "".join(lines).encode())
+        self._said[base] = said
 
 
-def _header(base: str, place: Place, state: State, said: dict[str, Item]) -> dict[str, object]:
-    """Return the first line of a log, with the engine's room; `said` learns of the items that it names."""
-    items = {
-        item: {"nbytes": spec.nbytes, "role": spec.name}
+def _nbytes(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _cut(path: Path) -> None:
+    """Take away half a line at the end, of a process that was killed while it wrote."""
+    text = path.read_bytes() if path.exists() else b""
+    whole = text.rfind(b"\n") + 1
+    if whole < len(text):
+        os.truncate(path, whole)
+
+
+def _append(path: Path, nbytes: int, lines: bytes) -> None:
+    """Add whole lines to a file of `nbytes`. Raises OSError, and the file is as it was then."""
+    try:
+        with path.open("ab") as file:
+            file.write(lines)
+    except OSError:
+        if _nbytes(path) > nbytes:
+            os.truncate(path, nbytes)
+        raise
+
+
+def _header(base: str, place: Place, state: State) -> Header:
+    """Return the head of a log: the adapters of a base, of each role the newest, and the engine's room."""
+    newest = {
+        spec.name: item
         for item, spec in state.items.items()
         if spec.kind == "adapter" and spec.base == base and item not in state.retired
     }
-    said.update({state.items[item].name: item for item in items})
-    room, ram = state.rooms[place], state.rooms.get(Place(place.node, Tier.RAM))
-    return {
-        "tierce_trace": VERSION,
-        "workload": "log",
-        "seed": None,
-        "items": items,
-        "speeds": dict(SPEEDS),
-        "latencies": dict(LATENCIES),
-        "slots": room.seats.get(base, 1),
-        "ram": ram.capacity if ram is not None else 0,
-        "fixed": room.fixed,
-    }
+    disk, memory = Place(place.node, Tier.SSD), Place(place.node, Tier.RAM)
+    hops = {DISK: (disk, memory), BUS: (memory, place)}
+    latencies = {hop: seconds(state, *ends, 0) for hop, ends in hops.items()}
+    took_s = {hop: seconds(state, *ends, PROBE_NBYTES) - latencies[hop] for hop, ends in hops.items()}
+    room, ram = state.rooms[place], state.rooms.get(memory)
+    return Header(
+        workload=LOG,
+        seed=None,
+        items={item: Cargo(state.items[item].nbytes, role) for role, item in newest.items()},
+        slots=room.seats.get(base, 1),
+        ram=ram.capacity if ram is not None else 0,
+        speeds={hop: PROBE_NBYTES / max(took_s[hop], LEAST_S) for hop in hops},
+        latencies=latencies,
+        fixed=room.fixed,
+    )
 
 
-def _line(role: str, use: Use, cost: Activation | None) -> dict[str, object]:
+def _line(role: str, use: Use, cost: Activation | None) -> str:
     """Return an ask as a line; `tier` is where it found the adapter, by the last activation if it waited."""
     source = cost.source if cost is not None else str(Tier.SSD)
-    return {
-        "t": round(use.t, 3),
-        "role": role,
-        "busy_s": round(use.busy_s, 3),
-        "after": None,
-        "tier": source if use.waited_s else str(Tier.VRAM),
-        "waited_s": round(use.waited_s, 3),
-    }
+    ask = Ask(round(use.t, 3), role, round(use.busy_s, 3))
+    return ask_line(ask, tier=source if use.waited_s else str(Tier.VRAM), waited_s=round(use.waited_s, 3))

@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from placement.errors import UserError
+from placement.speed import ASSUMED
 from placement.state import Item
+from placement.tiers import Tier
 
 VERSION = 1
+#: the workload of what a lab wrote; the others are drawn
+LOG = "log"
 #: what a copy travels over: the disk's reader, and the bus to the engine's device
 DISK, BUS = "SSD>RAM", "RAM>VRAM"
 HOPS = (DISK, BUS)
-#: of an SSD and a PCIe 4 bus as one process sees them; a trace that measured its own says so in its header
-SPEEDS: Mapping[str, float] = {DISK: 1e9, BUS: 10e9}
-LATENCIES: Mapping[str, float] = {DISK: 1e-3, BUS: 5e-4}
+_ASSUMED = {DISK: ASSUMED[Tier.SSD, Tier.RAM, True], BUS: ASSUMED[Tier.RAM, Tier.VRAM, True]}
+#: as the Machine assumes them; a trace that measured its own says so in its header
+SPEEDS: Mapping[str, float] = {hop: nbytes_per_s for hop, (nbytes_per_s, _) in _ASSUMED.items()}
+LATENCIES: Mapping[str, float] = {hop: latency_s for hop, (_, latency_s) in _ASSUMED.items()}
 
 _HINT = "a trace is written by a lab, or by `tierce replay --workload NAME --save FILE`"
 
@@ -74,15 +79,20 @@ class Trace:
 
 def write(trace: Trace) -> Iterator[str]:
     """Yield the lines of a trace, each with its newline."""
-    head = trace.header
-    yield _line(
+    yield head_line(trace.header)
+    for ask in trace.asks:
+        yield ask_line(ask)
+
+
+def head_line(head: Header) -> str:
+    """Return the first line of a trace, with its newline, as all these."""
+    items = {item: {"nbytes": cargo.nbytes, "role": cargo.role} for item, cargo in head.items.items()}
+    return _line(
         {
             "tierce_trace": VERSION,
             "workload": head.workload,
             "seed": head.seed,
-            "items": {
-                item: {"nbytes": cargo.nbytes, "role": cargo.role} for item, cargo in head.items.items()
-            },
+            "items": items,
             "speeds": dict(head.speeds),
             "latencies": dict(head.latencies),
             "slots": head.slots,
@@ -90,8 +100,16 @@ def write(trace: Trace) -> Iterator[str]:
             "fixed": head.fixed,
         }
     )
-    for ask in trace.asks:
-        yield _line({"t": ask.t, "role": ask.role, "busy_s": ask.busy_s, "after": ask.after})
+
+
+def item_line(item: Item, cargo: Cargo) -> str:
+    """Return the line of an item that came after the header."""
+    return _line({"item": item, "nbytes": cargo.nbytes, "role": cargo.role})
+
+
+def ask_line(ask: Ask, **told: object) -> str:
+    """Return the line of an ask, with what else is `told` of it."""
+    return _line({**ask._asdict(), **told})
 
 
 def _line(value: Mapping[str, object]) -> str:
@@ -165,7 +183,7 @@ def _header(told: dict[str, object], where: str) -> Header:
         raise _bad(where, f"seed is {_short(seed)}, not a whole number or null")
     total = sum(of.nbytes for of in cargo.values())
     return Header(
-        workload=str(told.get("workload", "log")),
+        workload=str(told.get("workload", LOG)),
         seed=seed,
         items=cargo,
         slots=int(_number(told.get("slots", 8), "slots", where, least=1)),

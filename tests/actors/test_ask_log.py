@@ -1,4 +1,8 @@
 import json
+import os
+import resource
+import signal
+from contextlib import contextmanager
 
 import pytest
 
@@ -8,9 +12,10 @@ from actors.lm.request import Request
 from actors.uses import Use, Uses
 from placement.errors import Cold
 from placement.machine import Machine
-from placement.messages import NodeJoined, Registered
+from placement.messages import NodeJoined, Registered, Removed
 from placement.replay.replay import replay
-from placement.replay.trace import read
+from placement.replay.trace import BUS, DISK, SPEEDS, read
+from placement.speed import learned
 from placement.state import Item, Limits, Place, Room, Spec
 from placement.tiers import Tier
 
@@ -119,6 +124,84 @@ def test_a_log_is_bounded_and_each_of_its_files_is_a_trace(tmp_path):
     for path in tmp_path.iterdir():
         assert path.stat().st_size < 600 + 200
         assert read(path.read_text().splitlines(), path.name).header.slots == 3
+
+
+def replayed(log):
+    """Return the trace that a log is."""
+    return read(log.path("small").read_text().splitlines(), "log")
+
+
+@pytest.mark.parametrize("left", [0, 1, 20, -1, -20])
+def test_a_log_that_was_cut_off_at_any_byte_is_a_trace_again_after_the_next_ask(tmp_path, left):
+    """The process was killed while it wrote; half a header goes too, and a whole one comes."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.0, "a@1", 0.0, 1.0))
+    path = log.path("small")
+    os.truncate(path, left if left >= 0 else path.stat().st_size + left)
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(2, 101.0, "a@1", 0.0, 1.0))
+    assert [ask.t for ask in replayed(log).asks] == [101.0]
+
+
+@contextmanager
+def disk_that_takes(nbytes):
+    """Let this process write no file beyond so many bytes meanwhile: what comes after them is refused."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    heard = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, heard)
+
+
+@pytest.mark.parametrize("written", [0, 1])
+def test_what_a_full_disk_refuses_leaves_the_log_whole_and_is_written_once_there_is_room(tmp_path, written):
+    """The first line may be the header."""
+    machine = lab("a@1")
+    log = ready(tmp_path, machine)
+    uses = [Use(number, 100.0 + number, "a@1", 0.0, 1.0) for number in (1, 2)]
+    told(log, machine, *uses[:written])
+    path = log.path("small")
+    before = path.read_bytes() if written else b""
+    with disk_that_takes(len(before) + 30), pytest.raises(OSError, match="File too large"):
+        told(log, machine, *uses)
+    assert path.read_bytes() == before
+    told(log, machine, *uses)
+    assert [ask.t for ask in replayed(log).asks] == [101.0, 102.0]
+
+
+def test_a_log_that_begins_while_a_role_is_updated_names_the_new_version(tmp_path):
+    """Two of its versions are registered then; an ask that the old one still answers names it below."""
+    machine = lab("a@1", "b@1", "a@2")
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.0, "b@1", 0.0, 1.0))
+    assert list(replayed(log).header.items) == ["a@2", "b@1"]
+    told(log, machine, Use(2, 101.0, "a@1", 0.0, 1.0))
+    assert list(replayed(log).header.items) == ["b@1", "a@1"]
+
+
+def test_a_version_that_is_being_removed_is_not_in_a_header(tmp_path):
+    """Its successor came first."""
+    machine = lab("a@2", "b@1", "a@1")
+    machine.handle(Removed(Item("a@1")), 1.0)
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.0, "b@1", 0.0, 1.0))
+    assert list(replayed(log).header.items) == ["a@2", "b@1"]
+
+
+def test_a_header_has_the_speeds_that_the_lab_measured(tmp_path):
+    """A hop over which nothing went has those that are assumed."""
+    machine = lab("a@1")
+    for nbytes in (10**8, 3 * 10**8):
+        machine.state.speeds = learned(machine.state.speeds, SSD, RAM, nbytes, 0.25 + nbytes / 2e9)
+    log = ready(tmp_path, machine)
+    told(log, machine, Use(1, 100.0, "a@1", 0.0, 1.0))
+    header = replayed(log).header
+    assert header.speeds == {DISK: pytest.approx(2e9), BUS: pytest.approx(SPEEDS[BUS])}
+    assert header.latencies[DISK] == pytest.approx(0.25)
 
 
 def test_an_engine_counts_a_request_that_found_no_slot_and_came_again_as_one_use_that_waited():
