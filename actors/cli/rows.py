@@ -101,7 +101,19 @@ def warm(
     told = ctx.obj.labs.connect(lab, address).warm(item, within_s)
     screen = Screen()
     screen.tell(warm_line(told, within_s), "dim")
-    show_thing(screen, "warm", told.thing, json=json)
+    if json:
+        later = {"eta_s": told.eta_s, "evicts": told.evicts, "waits_for": told.waits_for}
+        screen.json("warm", item=told.thing, **later)
+    else:
+        show_thing(screen, "warm", told.thing, json=json)
+
+
+@app.command()
+def cool(
+    ctx: typer.Context, item: Item, *, lab: Name = None, address: Address = None, json: Json = False
+) -> None:
+    """Take an order to warm a role or shard back; nothing keeps it where it serves for that any more."""
+    show_thing(Screen(), "cool", ctx.obj.labs.connect(lab, address).cool(item), json=json)
 
 
 @app.command()
