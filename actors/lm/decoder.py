@@ -170,7 +170,7 @@ class Decoder:
         if isinstance(content, Image):
             self._model.slots.fill(slot, content, pace)
             return time.perf_counter() - began_s, content.slot.nbytes
-        with sliced(self._busy):
+        with sliced(self._busy, self._loader.rest):
             shadow = self._shadows[slot] = Shadow.load(content, self._model)
         self._model.seat(slot, shadow.net)
         return time.perf_counter() - began_s, shadow.nbytes

@@ -61,7 +61,8 @@ class Loader:
     ) -> None:
         self._busy = busy
         self._closing = threading.Event()
-        self._bucket = Bucket(nbytes_per_s, self._closing.wait if wait is None else wait, clock)
+        self._wait = self._closing.wait if wait is None else wait
+        self._bucket = Bucket(nbytes_per_s, self._wait, clock)
         self._thread = ThreadPoolExecutor(1, "loader")
 
     def load(self, copy: Callable[[Pace], T]) -> Future[T]:
@@ -70,6 +71,11 @@ class Loader:
         `copy` calls `pace` after each piece of at most PIECE_NBYTES. Raises RuntimeError after `close`.
         """
         return self._thread.submit(partial(copy, self._pace))
+
+    def rest(self, seconds: float) -> bool:
+        """Hold a copy back for so long, or until `close`; return whether this closes."""
+        self._wait(seconds)
+        return self._closing.is_set()
 
     def close(self) -> None:
         """Take no more copies; those that wait end with CancelledError, the one that runs ends unpaced."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 #: What a thread computes at a time while others decode, and the share of all time that it has then.
 SLICE_S = 0.001
 SHARE = 0.2
+#: The longest rest without a look whether anybody decodes still.
+REST_S = 0.02
 
 
 @contextmanager
@@ -25,7 +27,8 @@ def sliced(
     """Have this thread rest after each SLICE_S of the block while it is `busy` elsewhere.
 
     Works for code that knows nothing of it: the interpreter tells of each Python call, and a slice ends with
-    the first one that comes late. Only a single call into C can take longer. `clock` gives the seconds that
+    the first one that comes late. Only a single call into C can take longer. A rest is over as soon as nobody
+    is busy. `wait` rests for some seconds and returns whether that is enough; `clock` gives the seconds that
     this thread has computed. A profiler of this thread is set aside meanwhile.
     """
     began_s = clock()
@@ -37,8 +40,9 @@ def sliced(
         took_s = clock() - began_s
         if took_s < SLICE_S:
             return
-        if busy():
-            wait(took_s * (1 / SHARE - 1))
+        left_s = took_s * (1 / SHARE - 1)
+        while left_s > 0 and busy() and not wait(min(left_s, REST_S)):
+            left_s -= REST_S
         began_s = clock()
 
     before = sys.getprofile()
