@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from actors.coordinator import Coordinator
+    from actors.intake import Origin
     from actors.journal import Journal
+    from actors.lm.prepare import Prepared
+    from actors.lm.source import Kept
     from actors.store import Stored
 
 PREPARE_S = 3600.0
 TRIES = 4
 RETRY_S = 3.0
+#: How long a version that came back waits for its own removal.
+REMOVED_S = 60.0
 
 T = TypeVar("T")
 
@@ -83,6 +88,7 @@ class Versions:
         """Read the source of a version again; one at home on the network is fetched when it is wanted."""
         version: Version | None = None
         if self.crew.lab.roles[failed.role].location is Tier.NETWORK:
+            self.journal.hand_over(failed.item, _unfetched(failed.role))
             self.journal.forget_version(failed.role)
         else:
             version = await steadily(lambda: self.prepare(failed.role))
@@ -105,13 +111,21 @@ class Versions:
             raise fault
 
     async def prepare(self, name: str) -> Version:
-        """Check a role's adapter and keep its image on the SSD of its node; write the version down."""
+        """Check a role's adapter and keep its image on the SSD of its node; write the version down.
+
+        One that is just being removed is read again once it is gone. Raises WorldError TRC025 if that takes
+        long.
+        """
         network = self.crew.lab.roles[name].location is Tier.NETWORK
         node = self.crew.role_node(name)
         origin = self.crew.origin(name)
         began = time.perf_counter()
-        call = self.crew.stores[node].prepare.remote(origin)
-        item, found, kept = await reach(call, f"store:{node}", PREPARE_S)
+        item, found, kept = await self._read(origin, node)
+        if Item(item) in self.machine.state.retired:  # its drops may take what was just kept
+            gone = await self.coordinator.until(lambda: Item(item) not in self.machine.state.items, REMOVED_S)
+            if not gone:
+                raise WorldError("TRC025", f"{item} is still being removed", f"see `tierce story {name}`")
+            item, found, kept = await self._read(origin, node)
         for warning in found.warnings:
             self.journal.tell(item, f"warning: {warning}", time.time())
         version = Version(
@@ -135,10 +149,23 @@ class Versions:
         self.say(Progress(told, found.nbytes, time.perf_counter() - began))
         return version
 
+    async def _read(self, origin: Origin, node: str) -> tuple[str, Prepared, Kept]:
+        read: tuple[str, Prepared, Kept] = await reach(
+            self.crew.stores[node].prepare.remote(origin), f"store:{node}", PREPARE_S
+        )
+        return read
+
     def register(self, version: Version, *, fetched: bool = False) -> None:
-        """Tell the Machine of a version that it does not know; one of the network may just be `fetched`."""
-        if Item(version.item) in self.machine.state.items:
+        """Tell the Machine of a version that it does not know; one of the network may just be `fetched`.
+
+        What was ordered of one that failed before holds for what was fetched in its place. Raises WorldError
+        TRC025 for a version that is being removed.
+        """
+        state = self.machine.state
+        if Item(version.item) in state.items and Item(version.item) not in state.retired:
             return
+        if fetched:
+            self.journal.hand_over(_unfetched(version.role), version.item)
         base = self.crew.base_of(self.crew.lab.roles[version.role])[0]
         spec = role_spec(self.crew, version, self.crew.engine_places[base])
         spec = as_ordered(spec, Orders(self.journal), self.crew.here)
@@ -150,6 +177,11 @@ class Versions:
     def fail(self, role: str, error: TierceError) -> None:
         """Note and tell why a role cannot serve."""
         note_failure(self.journal, self.say, "role", role, error)
+
+
+def _unfetched(role: str) -> str:
+    """Return under which item the journal keeps what was ordered of a role that was not fetched again yet."""
+    return f"{role}@"
 
 
 def note_failure(
