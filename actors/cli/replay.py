@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+#: what a workload of the literature is played at: it has no engine of its own
 SLOTS = (8, 16, 32)
 ASKS = 5000
 
@@ -66,7 +67,7 @@ class Where:
     ] = None
     slots: Annotated[
         str | None,
-        typer.Option(metavar="N,N", help="Seats of the engine; default: the file's, or 8,16,32."),
+        typer.Option(metavar="N,N", help="Seats of the engine; default: the file's, the log's, 8,16,32."),
     ] = None
 
 
@@ -154,10 +155,12 @@ def _stages(
 ) -> tuple[Trace, list[Stage]]:
     """Return the asks that are played, and a stage for each number of slots."""
     from placement.replay.stage import of_lab, plain
+    from placement.replay.trace import LOG
 
     counts = [] if slots is None else _counts(slots)
     if config is None:
-        return trace, [plain(trace.header, count) for count in counts or SLOTS]
+        known = (trace.header.slots,) if trace.header.workload == LOG else SLOTS
+        return trace, [plain(trace.header, count) for count in counts or known]
     from actors.muster import limits
     from actors.sources import home_expanded, read_text, resolve_bases
     from placement.config import load

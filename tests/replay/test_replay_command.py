@@ -65,6 +65,31 @@ def test_a_trace_that_was_saved_plays_as_the_workload_did(tierce, trace):
     assert sum(score["found"].values()) == 60
 
 
+def test_a_log_is_played_with_the_seats_of_its_engine(tierce, trace):
+    """A workload has no engine of its own, and is played at three numbers of seats."""
+
+    def slots():
+        _, out, _ = tierce("replay", trace, "--policy", "lru", "--json")
+        return [score["slots"] for score in json.loads(out)["scores"]]
+
+    assert slots() == [8, 16, 32]
+    head, _, asks = trace.read_text().partition("\n")
+    trace.write_text(json.dumps({**json.loads(head), "workload": "log", "slots": 4}) + "\n" + asks)
+    assert slots() == [4]
+
+
+def test_without_hints_nobody_is_told_who_speaks_next(tierce, trace):
+    """At a round table that is saved, the next speaker is then not fetched ahead."""
+
+    def ours(*more):
+        _, out, _ = tierce("replay", trace, "--policy", "tierce", "--slots", 8, "--json", *more)
+        (score,) = json.loads(out)["scores"]
+        return score
+
+    assert ours() == ours("--hints")
+    assert ours()["found"]["VRAM"] > ours("--no-hints")["found"]["VRAM"]
+
+
 def test_a_trace_plays_in_the_lab_of_a_file_and_in_one_said_otherwise(tierce, trace, tmp_path):
     """Its slots are the file's, and more RAM brings more asks from RAM."""
     roles = "".join(f"  role-{n:03}: {{base: small, lora_path: ./r, location: SSD}}\n" for n in range(24))
