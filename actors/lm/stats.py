@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from placement.units import format_seconds
+from placement.units import format_bytes, format_seconds
 
 #: A decoder that has work and has not moved for so long is called stalled; a long step is shorter.
 STALLED_S = 10.0
@@ -56,7 +56,7 @@ class Stats:
 
     def __str__(self) -> str:
         """Say in a line what the decoder does, a stall before all else."""
-        kernels = ", ".join(f"{name} {n}" for name, n in Counter(self.kernels.values()).most_common())
+        kernels, ways = _counted(self.kernels.values()), _counted(self.row_kernels.values())
         waiting = sum(self.waiting.values())
         parts = [
             f"has work and has not moved for {format_seconds(self.stalled_s)}" if self.stalled else "",
@@ -65,6 +65,13 @@ class Stats:
             f"step {1e3 * self.decode_p50_s:.0f} ms" if self.decode_p50_s else "",
             f"KV {self.kv_rows_used} + {self.kv_rows_kept} kept of {self.kv_rows} tokens",
             f"slots {len(self.seats)}/{self.slots}",
+            f"{format_bytes(self.shadow_nbytes)} beside them" if self.shadow_nbytes else "",
             f"kernels {kernels}" if kernels else "",
+            f"of slots {ways}" if ways else "",
+            f"they were {self.measured}" if kernels else "",
         ]
         return "; ".join(part for part in parts if part)
+
+
+def _counted(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {n}" for name, n in Counter(names).most_common())

@@ -1,4 +1,4 @@
-"""`replay`: one trace under one policy, the lab's own or a well-known one, and what it cost."""
+"""`play`: one trace under one policy, the lab's own or a well-known one, and what it cost."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,32 +10,16 @@ from placement.replay.clairvoyant import Clairvoyant, uses_of
 from placement.replay.demand import Demand
 from placement.replay.links import Links
 from placement.replay.rivals import Gdsf, Lfu, Lru, Order
-from placement.replay.stage import Stage, plain
+from placement.replay.stage import Stage
 from placement.replay.tally import Score
 from placement.replay.trace import Trace
-from placement.state import Item, Limits
+from placement.state import Item
 from placement.tiers import Tier
 
 OURS, LRU, CLAIRVOYANT = "tierce", "lru", "clairvoyant"
 _RIVALS: Mapping[str, Callable[[], Order]] = {LRU: Lru, "lfu": Lfu, "gdsf": Gdsf}
 #: in the order of a table
 POLICIES = (OURS, *_RIVALS, CLAIRVOYANT)
-
-
-def replay(
-    trace: Trace,
-    policy: str,
-    slots: int,
-    *,
-    limits: Limits | None = None,
-    rules: tuple[policies.Policy, ...] = policies.DEFAULT,
-    hints: bool = True,
-) -> Score:
-    """Return how a policy does on a trace with so many slots, on the stage that the trace's header describes.
-
-    Raises as `play`.
-    """
-    return play(trace, policy, plain(trace.header, slots, limits), rules=rules, hints=hints)
 
 
 def play(

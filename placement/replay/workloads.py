@@ -25,7 +25,10 @@ RATE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`roles` adapters whose ranks go round; `turns` draws the asks, roles by their place in popularity."""
+    """`roles` adapters whose ranks go round; `turns` draws the asks, roles by their place in popularity.
+
+    `told` says in a line what it is.
+    """
 
     told: str
     roles: int
@@ -41,7 +44,8 @@ def generate(name: str, dice: Dice, asks: int, seed: int | None = None) -> Trace
     """
     workload = WORKLOADS.get(name)
     if workload is None:
-        raise UserError("TRC080", f"unknown workload {name!r}", f"workloads: {', '.join(WORKLOADS)}")
+        known = "; ".join(f"{name}: {workload.told}" for name, workload in WORKLOADS.items())
+        raise UserError("TRC080", f"unknown workload {name!r}", f"workloads: {known}")
     names = [f"role-{number:03}" for number in range(workload.roles)]
     items = {
         Item(f"{role}@{number:012x}"): Cargo(workload.ranks[number % len(workload.ranks)] * RANK_NBYTES, role)

@@ -13,7 +13,8 @@ from actors.uses import Use, Uses
 from placement.errors import Cold
 from placement.machine import Machine
 from placement.messages import NodeJoined, Registered, Removed
-from placement.replay.replay import replay
+from placement.replay.replay import play
+from placement.replay.stage import plain
 from placement.replay.trace import BUS, DISK, SPEEDS, read
 from placement.speed import learned
 from placement.state import Item, Limits, Place, Room, Spec
@@ -65,7 +66,7 @@ def test_a_log_of_asks_is_a_trace_that_replays(tmp_path):
     trace = read(log.path("small").read_text().splitlines(), "log")
     assert (trace.header.slots, trace.header.ram, trace.header.fixed) == (3, 500, 300)
     assert [(ask.t, ask.role, ask.busy_s) for ask in trace.asks] == [(100.0, "b", 1.0), (100.5, "a", 2.0)]
-    assert replay(trace, "tierce", 3).asks == 2
+    assert play(trace, "tierce", plain(trace.header, 3)).asks == 2
 
 
 def test_a_line_says_where_an_ask_found_its_adapter_and_nothing_of_what_was_said(tmp_path):

@@ -13,7 +13,7 @@ from placement.tiers import Tier
 VRAM = Place("desk", Tier.VRAM, "cpu")
 
 
-def stats(stalled_s=0.0):
+def stats(stalled_s=0.0, shadow_nbytes=0):
     """A decoder at a moment, with three that answer or read and two that wait."""
     return Stats(
         running=3,
@@ -33,7 +33,7 @@ def stats(stalled_s=0.0):
         prefix_tokens=64,
         slots=4,
         seats={"coder@1": "open"},
-        shadow_nbytes=0,
+        shadow_nbytes=shadow_nbytes,
         kernels={"a": "torch", "b": "fbgemm", "c": "fbgemm"},
         row_kernels={1: "mm"},
         measured="measured",
@@ -76,8 +76,13 @@ def test_an_engine_tells_what_it_does():
     assert told.state == "running"
     assert told.doing == (
         "2 answer, 1 read, 2 wait; 41.3 tokens/s; step 12 ms; KV 120 + 40 kept of 1000 tokens; slots 1/4; "
-        "kernels fbgemm 2, torch 1"
+        "kernels fbgemm 2, torch 1; of slots mm 1; they were measured"
     )
+
+
+def test_an_engine_tells_what_shadows_take():
+    """Beside their slots, if they take anything."""
+    assert "slots 1/4; 3.0 MiB beside them;" in member(decoding(stats=stats(shadow_nbytes=3 << 20))).doing
 
 
 def test_an_engine_that_has_work_and_does_not_move_is_called_stalled():

@@ -3,7 +3,8 @@ import random
 import pytest
 
 from placement.errors import UserError
-from placement.replay.replay import POLICIES, replay
+from placement.replay.replay import POLICIES, play
+from placement.replay.stage import plain
 from placement.replay.trace import BUS, DISK, Ask, Cargo, Header, Trace
 from placement.replay.workloads import generate
 from placement.state import Item
@@ -18,6 +19,11 @@ def trace(*asks, ram=10**9, nbytes=100 * MB):
     items = {Item(f"{role}@1"): Cargo(nbytes, role) for role in dict.fromkeys(ask[1] for ask in asks)}
     header = Header("test", None, items, 8, ram, {DISK: 1e9, BUS: 1e10}, {DISK: 0.0, BUS: 0.0})
     return Trace(header, tuple(Ask(*ask) for ask in asks))
+
+
+def replay(made, policy, slots):
+    """Return how a policy does on the stage that a trace's header describes."""
+    return play(made, policy, plain(made.header, slots))
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -88,6 +88,34 @@ def test_a_flash_crowd_comes_with_about_five_times_the_rate():
     assert sum(ticks[tick] for tick in (50, 51)) / 2 / calm == pytest.approx(4.8, abs=0.6)
 
 
+def counts(name, step_s, steps):
+    """Return how many asks of a workload come in each step, from the first on."""
+    asked = Counter(int(ask.t // step_s) for ask in trace(name, 20_000).asks)
+    return [asked[step] for step in range(steps)]
+
+
+def test_asks_of_a_markov_chain_come_in_bursts():
+    """Of Poisson's counts the variance is the mean; here it is more, the more so over longer steps."""
+
+    def dispersion(name, step_s):
+        told = counts(name, step_s, int(3000 // step_s))
+        mean = sum(told) / len(told)
+        return sum((count - mean) ** 2 for count in told) / len(told) / mean
+
+    assert dispersion("zipf-1.0", 30.0) == pytest.approx(1.0, abs=0.4)
+    assert dispersion("mmpp", 3.0) > 1.5
+    assert dispersion("mmpp", 30.0) > 5.0
+
+
+def test_the_calmest_and_the_busiest_twelfth_of_a_day_lie_half_a_day_apart():
+    """Ten asks in a tick against fifty: the calmest begins the day."""
+    asked = counts("diurnal", 25.0, 12 * 20)
+    twelfths = [sum(asked[twelfth::12]) for twelfth in range(12)]
+    calm, busy = min(twelfths[0], twelfths[11]), max(twelfths[5], twelfths[6])
+    assert (calm, busy) == (min(twelfths), max(twelfths))
+    assert busy / calm == pytest.approx(4.6, abs=0.8)
+
+
 def test_at_a_round_table_who_is_announced_speaks_next_at_that_table_nine_times_out_of_ten():
     """One turn in ten is an interruption, and then the announcement was wrong."""
     asks = trace("round-table", 4_000).asks
@@ -103,4 +131,6 @@ def test_an_unknown_workload_is_an_error_that_lists_the_known_ones():
     """A name that is near is not guessed."""
     with pytest.raises(UserError, match=r"unknown workload 'zipf' \[TRC080\]") as told:
         trace("zipf", 1)
-    assert "zipf-1.0" in told.value.hint
+    assert (
+        "zipf-1.2: InfiniLoRA's Zipf 1.2; punica: Punica's skew: each 1.5 times the next;" in told.value.hint
+    )
