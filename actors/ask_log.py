@@ -42,6 +42,10 @@ class AskLog:
         """Return the file of a base's engine."""
         return self._folder / f"asks-{_UNFIT.sub('_', base)}.jsonl"
 
+    def heard(self, base: str) -> tuple[int, int]:
+        """Return the process of a base's engine and the number of its last use that is written or left out."""
+        return self._heard.get(base, (0, 0))
+
     def hear(
         self,
         base: str,

@@ -16,6 +16,8 @@ from placement.errors import TierceError
 from placement.messages import Tick
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.coordinator import Coordinator
     from placement.state import Item, Spec
 
@@ -54,7 +56,7 @@ class Beats:
         asked_s = time.monotonic()
         await asyncio.gather(
             self.ask(crew.stores, census.stores),
-            self.ask(crew.engines, census.engines),
+            self.ask(crew.engines, census.engines, self._ask_log.heard),
             self.ask(crew.shards, census.shards),
         )
         if self._coordinator.machine is not machine:  # taken down meanwhile
@@ -112,12 +114,18 @@ class Beats:
         mended = await self._coordinator.effects.mend(spec)
         self._mending[spec.item] = time.monotonic() + (0.0 if mended else MEND_PAUSE_S)
 
-    async def ask(self, handles: dict[str, Any], into: dict[str, Any]) -> None:
-        """Ask each actor for its report; None stands for one that did not answer in time."""
+    async def ask(
+        self, handles: dict[str, Any], into: dict[str, Any], heard: Callable[[str], object] | None = None
+    ) -> None:
+        """Ask each actor for its report; None stands for one that did not answer in time.
+
+        Whoever tells something until it is `heard` is told what was.
+        """
 
         async def ask(name: str, handle: Any) -> None:
+            known = () if heard is None else (heard(name),)
             try:
-                into[name] = await reach(handle.beat.remote(), name, BEAT_DEADLINE_S)
+                into[name] = await reach(handle.beat.remote(*known), name, BEAT_DEADLINE_S)
             except TierceError:
                 into[name] = None  # told as silence: `ps` shows it, the Machine decides what it means
 

@@ -98,7 +98,7 @@ class Decoding:
     gauge: Gauge | None = None
     #: what its decoder tells of itself: who answers and waits, how fast, and for how long it has not moved
     stats: Stats | None = None
-    #: what it answered of late
+    #: what it answered of late and was not heard of
     uses: tuple[Use, ...] = ()
 
 
@@ -274,8 +274,11 @@ class Engine:
 
         return await asyncio.to_thread(read)
 
-    async def beat(self) -> Decoding:
-        """Report the slots as they are now; none before the base is loaded and after its decoder has died."""
+    async def beat(self, heard: tuple[int, int] = (0, 0), *, full: bool = True) -> Decoding:
+        """Report the slots as they are now; none before the base is loaded and after its decoder has died.
+
+        `heard` is what `Uses.told` leaves out; without `full` nothing is measured or told of answers.
+        """
         self._end_if_stuck()
         decoder = self._decoder if self._decoder is not None and self._decoder.alive else None
         device = str(decoder.device) if decoder else self.spec.device
@@ -293,9 +296,9 @@ class Engine:
             closing=frozenset(self._closing),
             held={item: held.use for item, held in self._held.items()},
             memory=memory,
-            gauge=await asyncio.to_thread(vram_gauge, device, memory) if decoder else None,
-            stats=decoder.stats() if decoder else None,
-            uses=self._uses.told(),
+            gauge=await asyncio.to_thread(vram_gauge, device, memory) if decoder and full else None,
+            stats=decoder.stats() if decoder and full else None,
+            uses=self._uses.told(heard) if full else (),
         )
 
     def _memory(self, decoder: Decoder | None) -> int:

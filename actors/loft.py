@@ -75,7 +75,7 @@ class Loft:
         if seq is None or self._breaker.enter(time.monotonic()):
             return self.seq is not None or self._renewing
         try:
-            report = await reach(self._handle().beat.remote(), self.engine, CHECK_S)
+            report = await reach(self._handle().beat.remote(full=False), self.engine, CHECK_S)
         except WorldError as error:
             self._missed(error, seq)
         else:

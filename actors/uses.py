@@ -1,8 +1,9 @@
-"""What an engine answered of late: who, when and for how long, told with each beat until it is heard."""
+"""What an engine answered of late: who, when and for how long, told with the beats until it is heard."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -62,8 +63,13 @@ class Uses:
                 use = Use(next(self._numbers), t, request.item, began_s - tried_s, ended_s - began_s)
                 self._ended.append((ended_s, use))
 
-    def told(self) -> tuple[Use, ...]:
-        """Return the uses that ended within the last TOLD_S."""
+    def told(self, heard: tuple[int, int] = (0, 0)) -> tuple[Use, ...]:
+        """Return the uses that ended within the last TOLD_S.
+
+        Those up to the number that was `heard` of this process are left out: (its pid, the number).
+        """
+        pid, number = heard
+        known = number if pid == os.getpid() else 0
         while self._ended and time.monotonic() - self._ended[0][0] > TOLD_S:
             self._ended.popleft()
-        return tuple(use for _, use in self._ended)
+        return tuple(use for _, use in self._ended if use.number > known)

@@ -236,3 +236,20 @@ def test_a_use_whose_answer_broke_off_counts_too():
     with pytest.raises(RuntimeError), uses.of(request()):
         raise RuntimeError
     assert len(uses.told()) == 1
+
+
+def test_a_use_is_told_until_it_is_heard_and_then_no_more(tmp_path):
+    """A beat that got lost loses nothing; a process that was reborn counts anew, and is heard anew."""
+    machine, uses = lab("a@1"), Uses()
+    log = ready(tmp_path, machine)
+    assert uses.told(log.heard("small")) == ()
+    for number in ("r1", "r2"):
+        with uses.of(request(number)):
+            pass
+        lost = uses.told(log.heard("small"))
+        assert lost == uses.told(log.heard("small"))
+        told(log, machine, *lost, pid=os.getpid())
+        assert uses.told(log.heard("small")) == ()
+    assert len(lines(log.path("small"))) == 3
+    told(log, machine, pid=os.getpid() + 1)
+    assert [use.number for use in uses.told(log.heard("small"))] == [1, 2]
