@@ -3,8 +3,10 @@ from dataclasses import replace
 import pytest
 
 from placement.change import put
+from placement.heat import Heat
 from placement.invariants import InvariantBroken, check
 from placement.messages import Copy, Drop
+from placement.patience import Patience
 from placement.plan import plan
 from placement.state import NETWORK, Item, Limits, Move, Op, Replica, Want
 from placement.warmth import Unload, Warm
@@ -82,6 +84,9 @@ BROKEN = {
     ),
     "a warm order for nobody": lambda s: replace(s, warms={NOBODY: Warm("test", 0.0, 9.0)}),
     "an unload of nobody": lambda s: replace(s, unloads={NOBODY: Unload("test", 9.0)}),
+    "an expectation of nobody": lambda s: replace(s, expected={NOBODY: 9.0}),
+    "patience with nobody": lambda s: replace(s, patience={NOBODY: Patience(2.0, 9.0)}),
+    "asks of nobody": lambda s: replace(s, heat={NOBODY: Heat()}),
     "a move that is done": lambda s: replace(s, moves={A.item: Move(RAM, None, "user", 9.0)}),
 }
 
