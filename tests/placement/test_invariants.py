@@ -103,6 +103,36 @@ def test_each_broken_rule_is_told(name):
         check(BROKEN[name](sound()), Limits())
 
 
+#: an item that the index of its places hides: only who looks at the places of all finds it
+HIDDEN = "a replica is in no spot"
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN.keys() - {HIDDEN}))
+def test_each_broken_rule_is_told_of_the_items_that_an_event_changed(name):
+    """Who looks at these items only, finds what is wrong with them, and so whoever should not be there."""
+    with pytest.raises(InvariantBroken, match=r"broken rule: .+: .+ \[TRC090\]"):
+        check(BROKEN[name](sound()), Limits(), [A.item, S.item, NOBODY])
+
+
+def test_only_the_items_that_are_named_are_looked_at():
+    """A rule that is broken where nothing happened is left to the whole check, which finds it."""
+    state = with_replica(sound(), A.item, RAM, replace(READY, leases=-1))
+    check(state, Limits(), [S.item])
+    with pytest.raises(InvariantBroken, match="has -1"):
+        check(state, Limits())
+    with pytest.raises(InvariantBroken, match="has -1"):
+        check(state, Limits(), [S.item, A.item])
+
+
+def test_a_place_is_looked_at_with_any_of_its_items():
+    """Bytes that another item takes beyond the budget are found by looking at who is there too."""
+    lab = Lab(policies=()).join()
+    lab.register(A, role("b"), at=(RAM,))
+    state = replace(lab.state, rooms={**lab.state.rooms, RAM: replace(lab.state.rooms[RAM], budget=1)})
+    with pytest.raises(InvariantBroken, match="no budget is exceeded"):
+        check(state, Limits(), [A.item])
+
+
 def test_a_budget_that_is_broken_is_told_with_its_three_numbers():
     """Held bytes, capacity and seats stand in the message."""
     state = sound()
