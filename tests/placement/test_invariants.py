@@ -7,10 +7,9 @@ from placement.heat import Heat
 from placement.invariants import InvariantBroken, check
 from placement.messages import Copy, Drop
 from placement.patience import Patience
-from placement.plan import plan
 from placement.state import NETWORK, Item, Limits, Move, Op, Replica, Want
 from placement.warmth import Unload, Warm
-from tests.placement.brain_lab import ATTIC_RAM, LOG, MIB, RAM, SSD, VRAM, Lab, role, shard
+from tests.placement.brain_lab import ATTIC_RAM, LOG, MIB, RAM, SSD, VRAM, Lab, plan, role, shard
 
 A, S = role("a", home=RAM), shard("s", home=SSD)
 READY = Replica("ready", 0.0, 0.0)
