@@ -9,19 +9,22 @@ more, in an environment that has neither Ray nor torch. Suites that start no Ray
 the decisions run beside one that does. Exits 1 if any suite failed, after all have run.
 """
 
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import IO, Self
+from types import FrameType
+from typing import IO, NoReturn, Self
 from xml.etree import ElementTree as ET
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +39,8 @@ DECISIONS = ("tests/placement",)
 ASIDE = {"pure", "placement", "storm"}
 TESTS_LIMIT_S = 40 * 60.0
 SOAK_LIMIT_S = 4 * 3600.0
+#: how long a suite that is interrupted may take to end what it began
+GRACE_S = 30.0
 
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -116,25 +121,25 @@ class Runner:
     """Runs suites, each in a process group of its own, until their common time is over.
 
     One at a time may be live: its output is shown as it comes. That of others is kept, and shown whole when
-    no live one is at it. Left by Ctrl-C, it ends those that run and begins no other.
+    no live one is at it; no suite waits for that. Left by an error, by Ctrl-C or by SIGTERM, it ends those
+    that run and begins no other.
     """
 
     def __init__(self, limit_s: float) -> None:
         self._until_s = time.monotonic() + limit_s
         self._screen = Lock()
+        self._kept: deque[str] = deque()
+        #: held while a suite is begun, so that none is missed by who ends them
+        self._beginning = Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            return
-        self._until_s = 0.0
-        for process in list(self._running):
-            with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait()
+        if kind is not None:
+            self._end()
+        self._show()
 
     def run(self, suite: Suite, *, live: bool) -> Outcome:
         """Run one suite to its end; past the common time, its process group is ended."""
@@ -143,36 +148,69 @@ class Runner:
             if live:
                 with self._screen:
                     print(f"\n== {suite.name}", flush=True)
-                    return self._run(suite, folder, None)
-            with (folder / "said.txt").open("w+", encoding="utf-8") as said:
-                outcome = self._run(suite, folder, said)
-                said.seek(0)
-                with self._screen:
-                    print(f"\n== {suite.name}\n{said.read().rstrip()}", flush=True)
+                    outcome = self._run(suite, folder, None)
+            else:
+                with (folder / "said.txt").open("w+", encoding="utf-8") as said:
+                    outcome = self._run(suite, folder, said)
+                    said.seek(0)
+                    self._kept.append(f"\n== {suite.name}\n{said.read().rstrip()}")
+            self._show()
             return outcome
+
+    def _show(self) -> None:
+        """Print what is kept, unless a live suite is at it: it does so itself when it has ended."""
+        while self._kept and self._screen.acquire(blocking=False):
+            with suppress(IndexError):  # another has printed it meanwhile
+                print(self._kept.popleft(), flush=True)
+            self._screen.release()
+
+    def _end(self) -> None:
+        """Begin no suite any more; interrupt those that run, and kill what has not ended after GRACE_S."""
+        with self._beginning:
+            self._until_s = -math.inf
+        running = list(self._running)
+        for process in running:
+            send(process, signal.SIGINT)
+        give_up_s = time.monotonic() + GRACE_S
+        try:
+            for process in running:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(max(give_up_s - time.monotonic(), 0.0))
+        finally:  # a second Ctrl-C waits for nothing
+            for process in running:
+                if process.poll() is None:
+                    send(process, signal.SIGKILL)
 
     def _run(self, suite: Suite, folder: Path, said: IO[str] | None) -> Outcome:
         result = folder / "result.xml"
         began_s = time.monotonic()
-        if began_s > self._until_s:
-            return Outcome(suite.name, passed=False, verdict="no time was left for it", took_s=0.0)
-        process = subprocess.Popen(
-            [*suite.gently, suite.python, "-m", "pytest", "-q", f"--junitxml={result}", *suite.arguments],
-            cwd=ROOT,
-            env=os.environ | ENVIRONMENT,
-            start_new_session=True,
-            stdout=said,
-            stderr=None if said is None else subprocess.STDOUT,
-        )
-        self._running.add(process)
+        with self._beginning:
+            if began_s > self._until_s:
+                return Outcome(suite.name, passed=False, verdict="no time was left for it", took_s=0.0)
+            process = subprocess.Popen(
+                [*suite.gently, suite.python, "-m", "pytest", "-q", f"--junitxml={result}", *suite.arguments],
+                cwd=ROOT,
+                env=os.environ | ENVIRONMENT,
+                start_new_session=True,
+                stdout=said,
+                stderr=None if said is None else subprocess.STDOUT,
+            )
+            self._running.add(process)
+            left_s = self._until_s - began_s
         try:
-            status = process.wait(self._until_s - began_s)
+            status = process.wait(left_s)
             verdict = counts(result) if result.exists() else f"exit {status}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+            send(process, signal.SIGKILL)
             status, verdict = process.wait(), "not done in time"
         self._running.discard(process)
         return Outcome(suite.name, status == 0, verdict, time.monotonic() - began_s)
+
+
+def send(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    """Send a signal to the process group that a suite leads."""
+    with suppress(ProcessLookupError):  # it has ended meanwhile
+        os.killpg(process.pid, what)
 
 
 def run_all(suites: list[Suite], runner: Runner) -> list[Outcome]:
@@ -222,8 +260,15 @@ def report(outcomes: list[Outcome], took_s: float) -> None:
     print(f"{'all':<12}{took_s:>9.1f}", flush=True)
 
 
+def leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """End as Ctrl-C does when somebody asks politely: only the first time, so that ending is not cut off."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main(arguments: list[str]) -> int:
     """Run the suites that the arguments name; 0 if all passed."""
+    signal.signal(signal.SIGTERM, leave)
     soak = arguments == ["--soak"]
     known = soak_suites() if soak else test_suites()
     wanted = known if soak or not arguments else [suite for suite in known if suite.name in arguments]

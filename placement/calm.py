@@ -13,7 +13,7 @@ def stuck(machine: Machine, world: World) -> list[str]:
     left = [f"want {want} for {item} is open" for want, item in world.wants.items()]
     left += [f"op {op} is open: {running.command}" for op, running in state.ops.items()]
     left += [f"{item} still moves to {ordered.to}" for item, ordered in state.moves.items()]
-    left += [f"{item} is not removed" for item in state.retired]
+    left += [f"{item} is not removed" for item in sorted(state.retired)]
     left += [f"{item} is still to be warm: {order.cause}" for item, order in state.warms.items()]
     left += [f"{item} is not unloaded" for item, order in state.unloads.items() if not order.done]
     for item, spec in world.specs.items():

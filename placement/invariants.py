@@ -1,6 +1,7 @@
 """What must always hold: checked after every event in tests, in simulation and in the running lab."""
 
 import math
+from collections.abc import Iterable
 
 from placement.change import bytes_at
 from placement.due import look_s
@@ -17,49 +18,84 @@ class InvariantBroken(TierceError):
     """TRC090: the brain's state contradicts a rule that always holds. A bug of Tierce, never of the user."""
 
 
-def check(state: State, limits: Limits) -> None:
-    """Raise InvariantBroken with the numbers of the first rule of the design's section 5 that is broken."""
-    _check_durable(state)
-    for place in state.rooms:
-        _check_room(state, place, limits)
+def check(state: State, limits: Limits, items: Iterable[Item] | None = None) -> None:
+    """Raise InvariantBroken with the numbers of the first rule of the design's section 5 that is broken.
+
+    With `items`, only these are looked at, with the places where they are and all ops: of `state.changed`,
+    that is what the last event can have broken by what it did to them, at the cost of what it was about. An
+    item among them that is gone makes it the whole check. What else may be broken, the whole check finds:
+    it belongs after each Tick.
+    """
+    asked = state.items if items is None else dict.fromkeys(items)
+    known = [item for item in asked if item in state.items]
+    spots = [(item, place) for item in known for place in state.spots.get(item, ())]
+    whole = items is None or len(known) < len(asked)
+    for item, place in spots:
+        _check_replica(state, item, place)
+    for item in known:
+        _check_item(state, item)
     for name, op in state.ops.items():
         _check_op(state, name, op)
-    for item, place in state.replicas:
-        _check_replica(state, item, place)
-    _check_indexes(state)
-    _check_lists(state)
-    _check_strays(state)
+    places = (*state.rooms, *state.shelves) if whole else (place for _, place in spots)
+    for place in dict.fromkeys(places):
+        _check_place(state, place, limits)
+    if whole:
+        _check_indexes(state)
+        _check_strays(state)
 
 
 def _broken(rule: str, numbers: str) -> InvariantBroken:
     return InvariantBroken("TRC090", f"broken rule: {rule}: {numbers}", "please report this with the journal")
 
 
-def _check_durable(state: State) -> None:
-    for item, spec in state.items.items():
-        replica = state.replicas.get((item, spec.durable))
-        kept = (
-            item in state.retired or item in state.gone or (replica is not None and replica.phase == "ready")
-        )
-        if not kept:
-            raise _broken("1, every item has a durable copy", f"{item} at {spec.durable} is {replica}")
+def _check_item(state: State, item: Item) -> None:
+    """Check that an item is kept, stands in line if it is wanted, and is looked at by the Ticks to come."""
+    spec = state.items[item]
+    replica = state.replicas.get((item, spec.durable))
+    kept = item in state.retired or item in state.gone or (replica is not None and replica.phase == "ready")
+    if not kept:
+        raise _broken("1, every item has a durable copy", f"{item} at {spec.durable} is {replica}")
+    if item not in state.uses:
+        raise _broken("every item has a last use", f"{item} has none")
+    if item in state.moves and is_done(state, item):
+        raise _broken("9, a move that is done has ended", f"{item} is at its new home")
+    queue = state.queue.get(item, ())
+    unknown = [want for want in queue if want.item != item or state.wants.get(want.want) != want]
+    in_line = item in state.lines.get(state.goal(item), ())
+    if unknown or in_line != bool(queue):
+        raise _broken("the indexes agree", f"{queue} wait for {item}, {unknown} unknown; in line: {in_line}")
+    unfollowed = [name for name in spec.after if item not in state.followers.get(name, ())]
+    if unfollowed:
+        raise _broken("the indexes agree", f"{item} does not follow {unfollowed}")
+    look, due = look_s(state, item, state.now_s), state.due.get(item, math.inf)
+    if due > max(look, state.now_s):
+        raise _broken("who has to be looked at is due", f"{item} at {due}, not at {look}")
 
 
-def _check_room(state: State, place: Place, limits: Limits) -> None:
-    room, shelf = state.rooms[place], state.shelves.get(place, {})
-    if place not in state.over and is_overfull(state, place):
+def _check_place(state: State, place: Place, limits: Limits) -> None:
+    """Check that a place holds no more than it may, and that it was counted right."""
+    room, shelf = state.rooms.get(place), state.shelves.get(place, {})
+    if room is not None and place not in state.over and is_overfull(state, place):
         seats = {base: state.seated(place, base) for base in room.seats}
         raise _broken(
             "5, no budget is exceeded",
             f"{place} holds {state.used(place)} of {room.capacity} bytes, "
             f"seats {seats} of {dict(room.seats)}",
         )
-    here = [state.replicas[item, place] for item in shelf]
-    loading = sum(replica.phase == "loading" and replica.op in state.ops for replica in here)
-    if loading > limits.copies_per_place:
+    here = [state.replicas.get((item, place)) for item in shelf]
+    loading = sum(each is not None and each.phase == "loading" and each.op in state.ops for each in here)
+    if room is not None and loading > limits.copies_per_place:
         raise _broken(
             "5, copies in flight are bounded", f"{loading} into {place}, and {limits.copies_per_place} may be"
         )
+    if None in here:
+        raise _broken("the indexes agree", f"{place} has {list(shelf)} on its shelf, and not all are there")
+    tally = count(state, place)
+    if state.tallies.get(place, EMPTY) != tally:
+        raise _broken("the indexes agree", f"{place} has {tally}, not {state.tallies.get(place)}")
+    for item, nbytes in shelf.items():
+        if nbytes != (due := bytes_at(state, item, place)):
+            raise _broken("bytes are counted as registered", f"{item} takes {nbytes} at {place}, not {due}")
 
 
 def _check_op(state: State, name: str, op: Op) -> None:
@@ -80,8 +116,8 @@ def _check_op(state: State, name: str, op: Op) -> None:
 
 
 def _check_replica(state: State, item: Item, place: Place) -> None:
-    replica, spec = state.replicas[item, place], state.items[item]
-    if place not in state.spots[item] or item not in state.shelves[place]:
+    replica, spec = state.replicas.get((item, place)), state.items[item]
+    if replica is None or item not in state.shelves.get(place, ()):
         raise _broken("the indexes agree", f"{item} at {place} is in one of them only")
     if replica.leases < 0:
         raise _broken("6, leases are counted", f"{item} at {place} has {replica.leases}")
@@ -99,6 +135,7 @@ def _check_replica(state: State, item: Item, place: Place) -> None:
 
 
 def _check_indexes(state: State) -> None:
+    """Check that no index has more than what the items, each looked at, have in it."""
     counts = (
         len(state.replicas),
         sum(len(places) for places in state.spots.values()),
@@ -106,40 +143,18 @@ def _check_indexes(state: State) -> None:
     )
     if len(set(counts)) > 1:
         raise _broken("the indexes agree", "{} replicas, {} spots, {} shelved".format(*counts))
-    for place, shelf in state.shelves.items():
-        tally = count(state, place)
-        if state.tallies.get(place, EMPTY) != tally:
-            raise _broken("the indexes agree", f"{place} has {tally}, not {state.tallies.get(place)}")
-        for item, nbytes in shelf.items():
-            due = bytes_at(state, item, place)
-            if nbytes != due:
-                raise _broken(
-                    "bytes are counted as registered", f"{item} takes {nbytes} at {place}, not {due}"
-                )
-
-
-def _check_lists(state: State) -> None:
-    """Check the indexes of wants and of names, and that nobody is forgotten by the Ticks to come."""
-    queued = {want.want: want for wants in state.queue.values() for want in wants}
-    misplaced = [item for item, wants in state.queue.items() if {want.item for want in wants} != {item}]
-    if queued != state.wants or misplaced:
+    if len(state.wants) != sum(len(wants) for wants in state.queue.values()):
         raise _broken("the indexes agree", f"{dict(state.queue)} is not the queue of {dict(state.wants)}")
-    lined = [(item, place) for place, line in state.lines.items() for item in line]
-    if sorted(lined) != sorted((item, state.goal(item)) for item in state.queue):
-        raise _broken("the indexes agree", f"{lined} wait for {dict(state.queue)}")
+    if len(state.queue) != sum(len(line) for line in state.lines.values()):
+        raise _broken("the indexes agree", f"{dict(state.lines)} wait for {dict(state.queue)}")
     followed = {(name, item) for name, items in state.followers.items() for item in items}
     named = {(name, item) for item, spec in state.items.items() for name in spec.after}
     if followed != named:
         raise _broken("the indexes agree", f"{sorted(followed ^ named)} are in one of them only")
-    for item in state.items:
-        look = look_s(state, item, state.now_s)
-        due = state.due.get(item, math.inf)
-        if due > max(look, state.now_s):
-            raise _broken("who has to be looked at is due", f"{item} at {due}, not at {look}")
 
 
 def _check_strays(state: State) -> None:
-    """Check that nothing is remembered for an item that is not there, and no order that is done."""
+    """Check that nothing is remembered for an item that is not there."""
     named: dict[str, set[Item]] = {
         "homes": set(state.homes),
         "pins": set(state.pins),
@@ -150,9 +165,13 @@ def _check_strays(state: State) -> None:
         "lowered": set(state.lowered),
         "uses": set(state.uses),
         "holds": set(state.holds),
+        "expected": set(state.expected),
+        "patience": set(state.patience),
+        "heat": set(state.heat),
         "gone": set(state.gone),
         "retired": set(state.retired),
         "spots": set(state.spots),
+        "queue": set(state.queue),
         "due": set(state.due),
         "backoff": {item for item, _ in state.backoff},
         "wants": {want.item for want in state.wants.values()},
@@ -161,8 +180,3 @@ def _check_strays(state: State) -> None:
     for field, items in named.items():
         if not items <= state.items.keys():
             raise _broken("no dead state", f"{field} speaks of {sorted(items - state.items.keys())}")
-    if not state.items.keys() <= named["uses"]:
-        raise _broken("every item has a last use", f"{sorted(state.items.keys() - named['uses'])} have none")
-    done = [item for item in state.moves if is_done(state, item)]
-    if done:
-        raise _broken("9, a move that is done has ended", f"{done} are at their new homes")

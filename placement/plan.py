@@ -1,10 +1,9 @@
-"""What may be done: `is_safe` is the one guard, and `plan` admits suggestions through it, one by one."""
+"""What may be done: `is_safe` is the one guard, and `admit` lets suggestions through it, one by one."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from placement.apply import begin
-from placement.due import schedule
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.pressure import left, level
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
@@ -16,27 +15,12 @@ from placement.units import format_bytes, format_seconds
 SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The commands that were admitted, with op ids, and the state in which they were given."""
-
-    state: State
-    commands: tuple[Command, ...]
-
-
-def plan(state: State, suggestions: Iterable[Command], now_s: float, limits: Limits) -> Plan:
-    """Return the suggestions that are safe, each against the state that the ones before it leave behind.
-
-    The op ids that suggestions carry are ignored: an admitted Copy or Drop gets "<epoch>.<n>".
-    """
-    draft = state.draft()
-    commands = admit(draft, suggestions, now_s, limits)
-    schedule(draft, draft.changed, now_s)
-    return Plan(draft, tuple(commands))
-
-
 def admit(draft: State, suggestions: Iterable[Command], now_s: float, limits: Limits) -> list[Command]:
-    """As `plan`, but record the commands in the draft itself, once all suggestions are made."""
+    """Record the suggestions that are safe in the draft, and return them as commands.
+
+    Each is judged against what the ones before it leave behind, once all are made. The op ids that
+    suggestions carry are ignored: an admitted Copy or Drop gets "<epoch>.<n>".
+    """
     admitted: list[Command] = []
     for suggestion in tuple(suggestions):
         command = suggestion

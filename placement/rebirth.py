@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from placement.faults import Dice
 from placement.messages import Event, MoveOrdered, PinSet, Registered, Removed
+from placement.resume import as_ordered, resting_on
 from placement.state import NETWORK, Item, Place, Spec, State
 from placement.tiers import Tier
 from placement.world import World
@@ -65,13 +66,7 @@ def recalled(ledger: Ledger, world: World, item: Item, here: Collection[str]) ->
     found = _found(ledger, world, said, here)
     if found is None:
         return None
-    spec = _resting_on(said, found)
-    home = ledger.homes.get(item, spec.home)
-    if home.tier is Tier.VRAM:
-        home = spec.serves_at or spec.home
-    elif home.node not in here and home != NETWORK:
-        home = spec.home
-    spec = replace(spec, home=home, pinned=ledger.pins.get(item, spec.pinned))
+    spec = as_ordered(resting_on(said, found), ledger.homes, ledger.pins, here)
     return Registered(spec, (spec.durable,))
 
 
@@ -87,28 +82,3 @@ def _found(ledger: Ledger, world: World, said: Spec, here: Collection[str]) -> P
             world.add(replace(said, durable=noted))
         return noted
     return holders[0] if holders else None
-
-
-def _resting_on(said: Spec, place: Place) -> Spec:
-    """Return the spec of an item whose file is at another place than it was said: it unloads there too."""
-    first = said.landing or said.durable
-    if place == first:
-        return said
-    to = said.unload_to
-    if to is not None and to.node == first.node and to.tier in {Tier.RAM, Tier.SSD}:
-        to = Place(place.node, to.tier)
-    if said.durable == NETWORK:
-        return replace(said, landing=place, unload_to=to)
-    return replace(said, durable=place, unload_to=to)
-
-
-def resumed(ledger: Ledger, state: State) -> list[MoveOrdered]:
-    """Return the orders that were given before and are not met: each is given again."""
-    orders = []
-    for item, spec in state.items.items():
-        home = state.home(item)
-        moved = home.tier in {Tier.RAM, Tier.SSD} and home.node != (spec.landing or spec.durable).node
-        unmet = item not in state.retired and not state.ready(item, home)
-        if unmet and (moved or ledger.homes.get(item) == home):
-            orders.append(MoveOrdered(item, home, "an order before the restart"))
-    return orders

@@ -29,7 +29,8 @@ from placement.messages import (
 )
 from placement.oracle import Oracle
 from placement.patience import MOST
-from placement.rebirth import Ledger, recalled, resumed
+from placement.rebirth import Ledger, recalled
+from placement.resume import unmet
 from placement.scenery import Scene
 from placement.state import NETWORK, Item, Place
 from placement.tiers import Tier
@@ -176,7 +177,7 @@ class Play:
         self._recall()
         for name in self.world.nodes:
             self.world.beat(name)
-        for order in resumed(self._ledger, self.machine.state):
+        for order in unmet(self.machine.state, self._ledger.homes):
             self._tell(order)
 
     def calm_down(self) -> None:

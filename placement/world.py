@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from placement.deeds import drop, lease, perform
-from placement.faults import CALM, STORM, Dice, Faults
+from placement.faults import Dice, Faults
 from placement.messages import Beat, Command, Copy, Drop, Event, Grant, Refuse, Seen
 from placement.pretended import FakeNode, FakeStore, Fate, Held, Work
 from placement.state import NETWORK, Gauge, Item, Place, Room, Spec
 from placement.tiers import Tier
-
-__all__ = ["CALM", "STORM", "Dice", "Faults", "World"]
 
 
 class World:

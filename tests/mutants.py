@@ -1,10 +1,12 @@
 """Plant one fault at a time into a copy of the tree, and say whether seeds or tests catch it.
 
-python tests/mutants.py                  all of them; exits 1 if one survives
+python tests/mutants.py                  all of them
 python tests/mutants.py forget-the-epoch some
 
 Each mutant replaces an exact piece of source, which must be there once. It is tried on a few storms first,
-then on the tests that are named with it, until something fails. The tree itself is never touched.
+then on the tests that are named with it, until something fails. The tree itself is never touched. A mutant is
+caught if a storm or a test fails; what ends in another way (no test was run, Python did not start) proves
+nothing. Exits 1 unless all were caught or hang, 2 if a copy without a fault fails.
 """
 
 import argparse
@@ -14,8 +16,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 #: storms of each mutant that they can catch
@@ -264,53 +269,78 @@ MUTANTS = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What caught a mutant: a seed or a test; "" if nothing did."""
+    """How a mutant ended, and by which seed or test: nothing, if it survived."""
 
-    by: str
-    took_s: float
+    mark: Literal["caught", "hangs", "SURVIVED", "UNCLEAR"]
+    by: str = ""
 
 
-def planted(mutant: Mutant, into: Path) -> Path:
-    """Copy the tree and plant the fault; return the copy. Raises ValueError if the text is not there once."""
-    source = (ROOT / mutant.file).read_text(encoding="utf-8")
-    if source.count(mutant.old) != 1:
-        found = source.count(mutant.old)
-        raise ValueError(f"{mutant.name}: its text is {found} times in {mutant.file}: write it anew")
+class Unclear(Exception):
+    """A run ended otherwise than by a test or a storm that passed or failed."""
+
+
+def copied(into: Path) -> Path:
+    """Copy the tree and return the copy."""
     tree = into / "tree"
     skip = shutil.ignore_patterns("__pycache__", ".*", "shared", "build", "dist", "node_modules")
     shutil.copytree(ROOT, tree, ignore=skip)
-    (tree / mutant.file).write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
     return tree
 
 
-def tried(mutant: Mutant) -> Verdict:
-    """Try one mutant until something catches it."""
-    began_s = time.monotonic()
+def plant(mutant: Mutant, tree: Path) -> None:
+    """Plant a fault into a copy of the tree. Raises ValueError if its text is not there once."""
+    file = tree / mutant.file
+    source = file.read_text(encoding="utf-8")
+    if (found := source.count(mutant.old)) != 1:
+        raise ValueError(f"{mutant.name}: its text is {found} times in {mutant.file}: write it anew")
+    file.write_text(source.replace(mutant.old, mutant.new), encoding="utf-8")
+
+
+def tried(seeds: int, tests: Iterable[str], mutant: Mutant | None = None) -> Verdict:
+    """Try a copy of the tree, with a fault or without one, until something catches it."""
     with tempfile.TemporaryDirectory(prefix="tierce-mutant-") as folder:
-        tree = planted(mutant, Path(folder))
-        tests = (_test(tree, test) for test in mutant.tests)
-        by = _seed(tree, mutant.seeds) or next(filter(None, tests), "")
-    return Verdict(by, time.monotonic() - began_s)
+        tree = copied(Path(folder))
+        if mutant is not None:
+            plant(mutant, tree)
+        try:
+            by = seed_that_fails(tree, seeds) or next(
+                filter(None, (failure(tree, test) for test in tests)), ""
+            )
+        except subprocess.TimeoutExpired as late:
+            return Verdict("hangs", " ".join(late.cmd[1:])[:120])
+        except Unclear as unclear:
+            return Verdict("UNCLEAR", str(unclear))
+    return Verdict("caught", by) if by else Verdict("SURVIVED")
 
 
-def _seed(tree: Path, seeds: int) -> str:
-    """Return the first seed that fails in a tree, and how."""
+def seed_that_fails(tree: Path, seeds: int) -> str:
+    """Return the first seed that fails in a tree, and how; "" if none does."""
     step = 4
     for first in range(0, seeds, step):
         done = _run(tree, "tests/seeds.py", str(first), str(step), "--workers", "1")
-        if done.returncode:
-            told = next((line for line in done.stdout.splitlines() if line.startswith("seed ")), "")
-            return told[:120] or f"seeds {first} to {first + step - 1}: {done.stderr.strip()[-120:]}"
+        told = [line for line in done.stdout.splitlines() if line.startswith("seed ")]
+        if done.returncode == 1 and told:
+            return told[0][:120]
+        if done.returncode != 0:
+            raise Unclear(f"seeds {first} to {first + step - 1}: {ending(done)}")
     return ""
 
 
-def _test(tree: Path, test: str) -> str:
-    """Return the first test of a file that fails in a tree."""
+def failure(tree: Path, test: str) -> str:
+    """Return the first test of a file that fails in a tree; "" if none does."""
     done = _run(tree, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test)
-    if done.returncode == 0:
-        return ""
-    told = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return told[0].partition(" - ")[0][:120] if told else f"{test}: {done.stdout.strip()[-120:]}"
+    told = [line for line in done.stdout.splitlines() if line.startswith("FAILED ")]
+    if done.returncode == 1 and told:
+        return told[0].partition(" - ")[0][:120]
+    if done.returncode != 0:
+        raise Unclear(f"{test}: {ending(done)}")
+    return ""
+
+
+def ending(done: subprocess.CompletedProcess[str]) -> str:
+    """Return exit status and last words of a run."""
+    words = (done.stderr.strip() or done.stdout.strip())[-120:].replace("\n", " ")
+    return f"exit {done.returncode}: {words}"
 
 
 def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -326,20 +356,32 @@ def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def tell(name: str, verdict: Verdict, began_s: float) -> None:
+    """Print a line of the table."""
+    print(f"{verdict.mark:<9}{time.monotonic() - began_s:>6.1f} s  {name:<34}{verdict.by}", flush=True)
+
+
 def main() -> int:
-    """Try the mutants that the line names, and print a table."""
+    """Try a sound copy, then the mutants that the line names, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[[], *(mutant.name for mutant in MUTANTS)])
     names = parser.parse_args().names
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
-    survived = 0
+    tests = dict.fromkeys(test for mutant in chosen for test in mutant.tests)
+    began_s = time.monotonic()
+    sound = tried(max(mutant.seeds for mutant in chosen), tests)
+    if sound.mark != "SURVIVED":
+        tell("(no fault)", sound, began_s)
+        print("a copy without a fault fails: mend that first")
+        return 2
+    marks: Counter[str] = Counter()
     for mutant in chosen:
-        verdict = tried(mutant)
-        survived += not verdict.by
-        mark = "caught" if verdict.by else "SURVIVED"
-        print(f"{mark:<9}{verdict.took_s:>6.1f} s  {mutant.name:<34}{verdict.by}", flush=True)
-    print(f"{len(chosen) - survived} of {len(chosen)} caught")
-    return 1 if survived else 0
+        began_s = time.monotonic()
+        verdict = tried(mutant.seeds, mutant.tests, mutant)
+        marks[verdict.mark] += 1
+        tell(mutant.name, verdict, began_s)
+    print(f"of {len(chosen)} " + ", ".join(f"{count} {mark}" for mark, count in marks.items()))
+    return 1 if marks["SURVIVED"] or marks["UNCLEAR"] else 0
 
 
 if __name__ == "__main__":

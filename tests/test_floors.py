@@ -223,7 +223,9 @@ CODE_SUFFIXES = {".py", ".js", ".css", ".html"}
 def texts(folder: Path = ROOT) -> Iterator[tuple[str, str]]:
     """Path and source of every text file of ours, whether git knows it yet or not."""
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not NOT_OURS.fullmatch(path.name):
+        if NOT_OURS.fullmatch(path.name):  # git's is a file in a worktree
+            continue
+        if path.is_dir():
             yield from texts(path)
         elif path.is_file() and path.suffix in TEXT:
             yield path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")

@@ -15,6 +15,8 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests import mutants
+
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -193,3 +195,10 @@ def test_a_python_without_ensurepip_is_told_so(tmp_path):
     assert result.returncode == 1
     assert f"apt install python{sys.version_info.major}.{sys.version_info.minor}-venv" in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("mutant", mutants.MUTANTS, ids=lambda mutant: mutant.name)
+def test_the_text_of_each_mutant_stands_once_in_its_file(mutant):
+    """Where a planted fault goes is found, and only there; the tests that shall catch it exist."""
+    assert (ROOT / mutant.file).read_text(encoding="utf-8").count(mutant.old) == 1
+    assert all((ROOT / test).is_file() for test in mutant.tests)

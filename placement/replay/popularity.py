@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Protocol
 
-from placement import world
 
-
-class Dice(world.Dice, Protocol):
+class Dice(Protocol):
     """What workloads need of `random.Random`, so that the seed is the caller's."""
+
+    def random(self) -> float: ...
+
+    def randrange(self, stop: int, /) -> int: ...
 
     def gammavariate(self, alpha: float, beta: float, /) -> float: ...
 

@@ -119,6 +119,7 @@ def test_a_manifest_killed_anywhere_is_the_one_before_or_the_next(ram, torn, pas
         after.append(Manifest.read(whole))
     points = crash(play_in(ram / "watched")).points
     passed(points)
+    assert len(points) > 3 * len(STEPS)
     for at in range(len(points)):
         run = crash(play_in(ram / f"{at}"), at, torn=torn)
         assert run.killed

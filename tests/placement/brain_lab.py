@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
+from placement.due import schedule
 from placement.invariants import check
 from placement.machine import Machine
 from placement.messages import (
@@ -18,6 +19,7 @@ from placement.messages import (
     Tick,
     Wanted,
 )
+from placement.plan import admit
 from placement.policies import DEFAULT
 from placement.scenery import Scene
 from placement.state import NETWORK, Item, Limits, Place, Room, Spec, State
@@ -61,6 +63,22 @@ def shard(name, home=RAM, **changes):
     return replace(
         Spec(Item(f"{name}#shard"), name, "shard", 5 * MIB, home, None, "", "", LOG, 600.0), **changes
     )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The commands that were admitted, with op ids, and the state in which they were given."""
+
+    state: State
+    commands: tuple[Command, ...]
+
+
+def plan(state, suggestions, now_s, limits) -> Plan:
+    """Admit suggestions as the Machine does, into a state of their own."""
+    draft = state.draft()
+    commands = admit(draft, suggestions, now_s, limits)
+    schedule(draft, draft.changed, now_s)
+    return Plan(draft, tuple(commands))
 
 
 @dataclass

@@ -22,7 +22,6 @@ from placement.messages import (
     Wanted,
     WantEnded,
 )
-from placement.plan import plan
 from placement.state import Item, Place, Room
 from placement.tiers import Tier
 from tests.placement.brain_lab import (
@@ -35,6 +34,7 @@ from tests.placement.brain_lab import (
     SSD,
     VRAM,
     Lab,
+    plan,
     role,
     shard,
 )

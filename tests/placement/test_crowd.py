@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from placement.faults import CALM
 from placement.machine import Machine
 from placement.messages import Copied, Copy, Drop, Dropped, DropRefused, Grant, Seen, Tick
 from placement.scenery import Scene
 from placement.simulate import Play
 from placement.state import Room
-from placement.world import CALM
 from tests.placement.brain_lab import BRISK, DESK, LIMITS, MIB, SSD, VRAM, Lab, role
 
 A, B, C, D = (role(name) for name in "abcd")

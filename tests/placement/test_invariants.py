@@ -3,12 +3,13 @@ from dataclasses import replace
 import pytest
 
 from placement.change import put
+from placement.heat import Heat
 from placement.invariants import InvariantBroken, check
 from placement.messages import Copy, Drop
-from placement.plan import plan
+from placement.patience import Patience
 from placement.state import NETWORK, Item, Limits, Move, Op, Replica, Want
 from placement.warmth import Unload, Warm
-from tests.placement.brain_lab import ATTIC_RAM, LOG, MIB, RAM, SSD, VRAM, Lab, role, shard
+from tests.placement.brain_lab import ATTIC_RAM, LOG, MIB, RAM, SSD, VRAM, Lab, plan, role, shard
 
 A, S = role("a", home=RAM), shard("s", home=SSD)
 READY = Replica("ready", 0.0, 0.0)
@@ -82,6 +83,9 @@ BROKEN = {
     ),
     "a warm order for nobody": lambda s: replace(s, warms={NOBODY: Warm("test", 0.0, 9.0)}),
     "an unload of nobody": lambda s: replace(s, unloads={NOBODY: Unload("test", 9.0)}),
+    "an expectation of nobody": lambda s: replace(s, expected={NOBODY: 9.0}),
+    "patience with nobody": lambda s: replace(s, patience={NOBODY: Patience(2.0, 9.0)}),
+    "asks of nobody": lambda s: replace(s, heat={NOBODY: Heat()}),
     "a move that is done": lambda s: replace(s, moves={A.item: Move(RAM, None, "user", 9.0)}),
 }
 
@@ -96,6 +100,36 @@ def test_each_broken_rule_is_told(name):
     """A state that contradicts a rule raises, with the numbers in the message."""
     with pytest.raises(InvariantBroken, match=r"broken rule: .+: .+ \[TRC090\]"):
         check(BROKEN[name](sound()), Limits())
+
+
+#: an item that the index of its places hides: only who looks at the places of all finds it
+HIDDEN = "a replica is in no spot"
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN.keys() - {HIDDEN}))
+def test_each_broken_rule_is_told_of_the_items_that_an_event_changed(name):
+    """Who looks at these items only, finds what is wrong with them, and so whoever should not be there."""
+    with pytest.raises(InvariantBroken, match=r"broken rule: .+: .+ \[TRC090\]"):
+        check(BROKEN[name](sound()), Limits(), [A.item, S.item, NOBODY])
+
+
+def test_only_the_items_that_are_named_are_looked_at():
+    """A rule that is broken where nothing happened is left to the whole check, which finds it."""
+    state = with_replica(sound(), A.item, RAM, replace(READY, leases=-1))
+    check(state, Limits(), [S.item])
+    with pytest.raises(InvariantBroken, match="has -1"):
+        check(state, Limits())
+    with pytest.raises(InvariantBroken, match="has -1"):
+        check(state, Limits(), [S.item, A.item])
+
+
+def test_a_place_is_looked_at_with_any_of_its_items():
+    """Bytes that another item takes beyond the budget are found by looking at who is there too."""
+    lab = Lab(policies=()).join()
+    lab.register(A, role("b"), at=(RAM,))
+    state = replace(lab.state, rooms={**lab.state.rooms, RAM: replace(lab.state.rooms[RAM], budget=1)})
+    with pytest.raises(InvariantBroken, match="no budget is exceeded"):
+        check(state, Limits(), [A.item])
 
 
 def test_a_budget_that_is_broken_is_told_with_its_three_numbers():

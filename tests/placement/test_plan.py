@@ -17,7 +17,7 @@ from placement.messages import (
     Seen,
     Wanted,
 )
-from placement.plan import is_safe, no_room, objections, occupants, plan
+from placement.plan import is_safe, no_room, objections, occupants
 from placement.state import Item, Limits, Place, Room
 from placement.tiers import Tier
 from tests.placement.brain_lab import (
@@ -30,6 +30,7 @@ from tests.placement.brain_lab import (
     SSD,
     VRAM,
     Lab,
+    plan,
     role,
     shard,
 )

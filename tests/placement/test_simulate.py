@@ -1,15 +1,18 @@
 import random
+from dataclasses import replace
 
 import pytest
 
+from placement.calm import stuck
 from placement.faults import CALM
 from placement.machine import Machine
 from placement.messages import Copy, Drop, Grant, Refuse
 from placement.policies import DEFAULT
 from placement.simulate import simulate
-from placement.state import NETWORK, Place
+from placement.state import NETWORK, Item, Place
 from placement.tiers import Tier
-from tests.placement.brain_lab import BRISK, scene, whole_scene
+from placement.world import World
+from tests.placement.brain_lab import BRISK, LIMITS, scene, whole_scene
 
 
 def brain(epoch):
@@ -91,3 +94,11 @@ def test_a_calm_mad_world_misses_nothing():
         policies = (mad(random.Random(seed)),)
         outcome = simulate(driven_by(policies), whole_scene(), random.Random(seed), 100, CALM)
         assert broken(outcome) == list(outcome.misses) == []
+
+
+def test_what_is_stuck_is_told_in_one_order():
+    """Whatever order a set has in this process: equal dice give equal outcomes."""
+    told = [f"role{number:02}@1 is not removed" for number in range(12)]
+    machine = Machine(LIMITS, 1)
+    machine.state = replace(machine.state, retired=frozenset(Item(line.split()[0]) for line in told))
+    assert stuck(machine, World({}, random.Random(0), CALM)) == told
