@@ -46,9 +46,9 @@ def foresee(state: State, _items: Iterable[Item], now_s: float, limits: Limits) 
         bookings.bar = value / MARGIN
         reason = f"{told[name]:.0%} likely to speak soon, after {leader(state.habits, name)}"
         suggested = list(bring(state, item, goal, reason, bookings, now_s))
-        if suggested:
+        if suggested or goal in bookings.waiting:
             busy.add(goal)
-            yield from suggested
+        yield from suggested
 
 
 def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[float, Item]]:
