@@ -200,6 +200,9 @@ def forget(draft: State, item: Item) -> None:
     ops = [op for op, running in draft.ops.items() if running.command.item == item]
     end_ops(draft, ops)
     follow_names(draft, item, ())
+    name = draft.items[item].name
+    if draft.versions.get(name) == item:
+        draft.versions = without(draft.versions, name)
     draft.retired -= {item}
     draft.pins -= {item}
     draft.items = without(draft.items, item)

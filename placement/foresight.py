@@ -11,15 +11,14 @@ from placement.heat import count
 from placement.messages import Copy
 from placement.score import density, worth
 from placement.seating import Bookings, bring
-from placement.state import Item, Place
+from placement.state import Place
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from placement.limits import Limits
     from placement.messages import Command
-    from placement.state import State
+    from placement.state import Item, Limits, State
 
 #: who is brought up unasked must be worth so many times what whoever leaves for it is worth: to a seat, and
 #: to memory, whose copies are longer
@@ -47,9 +46,9 @@ def foresee(state: State, _items: Iterable[Item], now_s: float, limits: Limits) 
         bookings.bar = value / MARGIN
         reason = f"{told[name]:.0%} likely to speak soon, after {leader(state.habits, name)}"
         suggested = list(bring(state, item, goal, reason, bookings, now_s))
-        if suggested:
+        if suggested or goal in bookings.waiting:
             busy.add(goal)
-            yield from suggested
+        yield from suggested
 
 
 def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[float, Item]]:
@@ -59,8 +58,8 @@ def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[floa
     """
     last_s = _last_s(state)
     for name, likely in state.habits.likely.items():
-        item = Item(state.habits.rows[name].item)
-        if likely < LIKELY or item not in state.items or item in state.retired or item in state.unloads:
+        item = state.versions.get(name)
+        if item is None or likely < LIKELY or item in state.retired or item in state.unloads:
             continue
         goal = state.goal(item)
         fresh = now_s - last_s < state.idle_s(item)
@@ -70,7 +69,8 @@ def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[floa
 
 def _last_s(state: State) -> float:
     """Return when the role that spoke last was last used; -inf if it has left the lab."""
-    return state.uses.get(Item(state.habits.rows[state.habits.recent[0]].item), -math.inf)
+    spoke = state.versions.get(state.habits.recent[0])
+    return -math.inf if spoke is None else state.uses[spoke]
 
 
 def keep_near(state: State, _items: Iterable[Item], now_s: float, limits: Limits) -> Iterator[Command]:

@@ -17,9 +17,8 @@ DOUBT = 6.0
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Uses of a role, older ones counted less, after how many each follower came, and its last item."""
+    """Uses of a role, older ones counted less, and after how many each follower came."""
 
-    item: str = ""
     uses: float = 0.0
     followers: Mapping[str, float] = field(default_factory=dict)
 
@@ -36,8 +35,8 @@ class Habits:
     likely: Mapping[str, float] = field(default_factory=dict)
 
 
-def followed(habits: Habits, name: str, item: str) -> Habits:
-    """Return the habits after a use of `name` by its `item`: it followed on all used since its last use."""
+def followed(habits: Habits, name: str) -> Habits:
+    """Return the habits after a use of `name`: it followed on all used since its last use."""
     if habits.recent[:1] == (name,):
         return habits
     rows = dict(habits.rows)
@@ -50,7 +49,7 @@ def followed(habits: Habits, name: str, item: str) -> Habits:
             rows[before] = replace(row, followers=followers)
     row = rows.pop(name, Row())
     faded = {each: weight * FADES for each, weight in row.followers.items()}
-    rows[name] = Row(item, row.uses * FADES + 1, faded)
+    rows[name] = Row(row.uses * FADES + 1, faded)
     while len(rows) > ROWS:
         del rows[next(iter(rows))]
     recent = (name, *habits.recent)[:WINDOW]
@@ -95,4 +94,4 @@ def told(habits: Habits) -> dict[str, tuple[float, Mapping[str, float]]]:
 
 def said(written: Mapping[str, tuple[float, Mapping[str, float]]]) -> Habits:
     """Return the habits that `told` wrote down; who spoke last is not known any more."""
-    return Habits({name: Row("", uses, dict(followers)) for name, (uses, followers) in written.items()})
+    return Habits({name: Row(uses, dict(followers)) for name, (uses, followers) in written.items()})

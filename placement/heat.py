@@ -72,9 +72,7 @@ def soon(state: State, item: Item) -> float:
     """
     if item in state.warms or item in state.expected:
         return 1.0
-    if item not in state.heat:
-        return 0.0
-    by_share = 1 - (1 - share(state, item, state.asks.best)) ** SOON
+    by_share = 1 - (1 - share(state, item, state.asks.best)) ** SOON if item in state.heat else 0.0
     return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
 
 
@@ -91,7 +89,7 @@ def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
     totals = tuple(before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True))
     draft.asks = Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust)
     draft.own("heat")[item] = replace(heat, counts=counts, at=number, owed=heat.owed + owed)
-    draft.habits = followed(draft.habits, draft.items[item].name, item)
+    draft.habits = followed(draft.habits, draft.items[item].name)
 
 
 def noticed(draft: State, item: Item, told: int) -> None:

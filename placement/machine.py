@@ -90,11 +90,11 @@ class Machine:
 
 
 def _touched(before: State, after: State, event: Event) -> list[Item]:
-    """Return whom an event is about: those that are due on a Tick, whom a node's news changed, else one."""
+    """Return whom an event is about: whom a Tick or a node's news changed or found due, else one."""
     touched: Iterable[Item]
     match event:
         case Tick():
-            return due_items(after, after.now_s)
+            touched = (*due_items(after, after.now_s), *after.changed)
         case NodeJoined(node) | NodeLost(node) | Beat(node):
             touched = (*after.changed, *due_there(after, node, after.now_s))
         case Copied(op) | CopyFailed(op) | Dropped(op) | DropRefused(op):

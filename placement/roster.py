@@ -27,6 +27,7 @@ def register(draft: State, event: Registered, now_s: float, limits: Limits) -> N
         draft.pins = draft.pins | {item} if spec.pinned else draft.pins - {item}
     follow_names(draft, item, spec.after)
     draft.own("items")[item] = spec
+    draft.own("versions")[spec.name] = item
     draft.own("uses").setdefault(item, now_s)
     draft.changed[item] = None
     draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}

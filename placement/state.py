@@ -149,6 +149,8 @@ class State:
     tallies: Mapping[Place, Tally] = field(default_factory=dict)
     #: the items that the use of a name warms: an index of `items`
     followers: Mapping[str, tuple[Item, ...]] = field(default_factory=dict)
+    #: the item of each name that was registered last: an index of `items`
+    versions: Mapping[str, Item] = field(default_factory=dict)
     #: the open wants of each item: an index of `wants`
     queue: Mapping[Item, tuple[Want, ...]] = field(default_factory=dict)
     #: who is wanted at each place, the longest wanted first: an index of `queue` by `goal`

@@ -1,10 +1,14 @@
 """What comes up before anybody asks: who is likely to speak next, and what spare memory keeps near."""
 
-from placement.messages import Beat, Copy, Drop, MoveOrdered, Seen, Tick, UnloadOrdered
+from placement.foresight import LIKELY
+from placement.habits import ROWS, Habits, followed, said, told
+from placement.heat import soon
+from placement.messages import Beat, Copy, Drop, MoveOrdered, Removed, Seen, Tick, UnloadOrdered
 from placement.state import Limits, Room
 from tests.placement.brain_lab import DESK, MIB, RAM, SSD, VRAM, Lab, role
 
 TABLE = [role(name) for name in "abcd"]
+SPEAKERS = [role(f"speaker{number}") for number in range(12)]
 
 
 def rounds(lab, specs, times):
@@ -13,8 +17,28 @@ def rounds(lab, specs, times):
         for spec in specs:
             lab.do(lab.want(spec))
             lab.now_s += 5.0
-            lab.tell(Beat("desk", lab.now_s, {}))
+            lab.do(lab.tell(Beat("desk", lab.now_s, {})))
             lab.do(lab.tell(Tick()))
+
+
+def desk(seats, capacity=100 * MIB):
+    """Return a desk with so many seats, and so many bytes for who sits on them."""
+    return {**DESK, VRAM: Room(100 * MIB + capacity, 100 * MIB, {"small": seats})}
+
+
+def speaking(count=9, seats=3, **kwargs):
+    """Return a lab of nine speakers for three seats (or so), who spoke in turn for twelve rounds."""
+    lab = Lab(**kwargs).join(desk=desk(seats))
+    lab.register(*SPEAKERS[:count])
+    rounds(lab, SPEAKERS[:count], 12)
+    return lab
+
+
+def reborn(habits):
+    """Return a lab that was started anew with habits of before: nobody has spoken since."""
+    lab = Lab(epoch=2)
+    lab.machine.remember(said(told(habits)))
+    return lab.join(desk=desk(3))
 
 
 def near(lab, spec):
@@ -24,12 +48,53 @@ def near(lab, spec):
 
 def test_the_next_speaker_of_a_learned_order_is_brought_up():
     """Nobody announces it: after some rounds it is in its seat before its turn, and the reason says why."""
-    desk = {**DESK, VRAM: Room(200 * MIB, 100 * MIB, {"small": 3})}
-    lab, table = Lab().join(desk=desk), [role(f"speaker{number}") for number in range(9)]
-    lab.register(*table)
-    rounds(lab, table, 12)
-    lab.do(lab.want(table[0]))
-    assert lab.phase(table[1], VRAM) == "ready"
+    lab = speaking()
+    commands = lab.do(lab.want(SPEAKERS[0]))
+    assert lab.phase(SPEAKERS[1], VRAM) == "ready"
+    told = [each.reason for each in commands if isinstance(each, Copy) and each.target == VRAM]
+    assert [reason.endswith("% likely to speak soon, after speaker0") for reason in told] == [True]
+
+
+def test_a_lab_that_was_started_anew_brings_up_whom_its_habits_tell():
+    """Nobody but the leader has spoken since the start."""
+    lab = reborn(speaking().state.habits)
+    lab.register(*SPEAKERS[:9])
+    lab.do(lab.want(SPEAKERS[0]))
+    assert lab.phase(SPEAKERS[1], VRAM) == "ready"
+    assert soon(lab.state, SPEAKERS[1].item) > LIKELY
+
+
+def test_a_new_version_of_the_next_speaker_is_brought_up():
+    """Habits are a role's, whatever its files are."""
+    lab, new = speaking(), role("speaker1", item="speaker1@2")
+    lab.register(new)
+    lab.do(lab.tell(Removed(SPEAKERS[1].item)))
+    lab.do(lab.want(SPEAKERS[0]))
+    assert lab.phase(new, VRAM) == "ready"
+
+
+def test_who_follows_is_brought_up_though_its_own_row_was_given_up():
+    """The table has no place for all roles: the leader's row still names one whose row is gone."""
+    names = [f"r{number}" for number in range(ROWS)]
+    habits = Habits()
+    for name in (*["leader", "next"] * 8, *names[: ROWS // 2], "leader", *names[ROWS // 2 :]):
+        habits = followed(habits, name)
+    assert "next" not in habits.rows
+    lab, leader, following = reborn(habits), role("leader"), role("next")
+    lab.register(leader, following)
+    lab.do(lab.want(leader))
+    assert lab.phase(following, VRAM) == "ready"
+
+
+def test_one_seat_at_a_time_is_taken_for_those_foretold():
+    """While the one who makes room for the first is leaving, nobody makes room for the second."""
+    lab = speaking(12, seats=6)
+    lab.now_s += 5.0
+    commands = lab.want(SPEAKERS[0])
+    for _ in range(3):
+        lab.now_s += 1.0
+        commands += lab.tell(Tick())
+    assert [command.place for command in commands if isinstance(command, Drop)] == [VRAM]
 
 
 def test_what_lost_its_seat_is_kept_near():
@@ -99,8 +164,7 @@ def test_what_a_person_moved_to_the_disk_is_not_kept_near_until_it_is_asked_for(
 
 def test_memory_that_is_short_keeps_who_is_asked_for_more():
     """Who is rarely asked for leaves for who is asked for often; nothing goes to and fro."""
-    desk = {**DESK, RAM: Room(11 * MIB)}
-    lab = Lab().join(desk=desk)
+    lab = Lab().join(desk={**DESK, RAM: Room(11 * MIB)})
     lab.register(*TABLE)
     rounds(lab, [TABLE[0], TABLE[1], TABLE[2], TABLE[0], TABLE[1], TABLE[3]], 6)
     for _ in range(3):

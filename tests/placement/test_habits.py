@@ -7,7 +7,7 @@ from placement.habits import FOLLOWERS, ROWS, Habits, followed, leader, said, to
 def used(habits, *names):
     """Return the habits after these uses."""
     for name in names:
-        habits = followed(habits, name, f"{name}@1")
+        habits = followed(habits, name)
     return habits
 
 
@@ -37,10 +37,11 @@ def test_a_new_habit_takes_the_place_of_an_old_one():
 
 
 def test_the_table_is_bounded():
-    """However many roles there are, rows and followers stay within their bounds."""
+    """However many roles there are, and however many follow on one, rows and followers have their bounds."""
     habits = used(Habits(), *(f"r{number * 7 % 997}" for number in range(1500)))
-    assert len(habits.rows) <= ROWS
-    assert max(len(row.followers) for row in habits.rows.values()) <= FOLLOWERS
+    assert len(habits.rows) == ROWS
+    hub = used(Habits(), *(name for number in range(60) for name in ("hub", f"r{number}")))
+    assert len(hub.rows["hub"].followers) == FOLLOWERS
 
 
 def test_what_was_written_down_is_read_back():

@@ -199,6 +199,21 @@ def test_wants_of_a_lost_engine_are_refused_at_once():
     )
 
 
+@pytest.mark.parametrize("count", [2, 20])
+def test_all_who_are_wanted_on_a_node_that_fell_silent_are_refused_on_one_tick(count):
+    """Not only who is first in line: there is nothing to wait for."""
+    lab, specs = Lab().join(), [role(f"r{number}") for number in range(count)]
+    lab.register(*specs)
+    for spec in specs:
+        lab.want(spec)
+    while lab.state.alive("desk"):
+        lab.now_s += 4.0
+        commands = lab.tell(Tick())
+    refused = {command.want: command.code for command in commands if isinstance(command, Refuse)}
+    assert refused == {f"w{number + 1}": "TRC013" for number in range(count)}
+    assert lab.state.wants == {}
+
+
 def test_wants_without_any_readable_copy_are_refused_at_once():
     """The durable copy is on a lost node, or its file is missing: the reason tells which."""
     far = role("far", durable=ATTIC_SSD)
