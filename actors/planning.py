@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 600.0
 #: Fields of a shard that its actor is made with: another value needs another actor.
-MADE_WITH = ("source", "url", "collection", "api", "api_key", "map", "device", "tenant_key", "a secret")
+MADE_WITH = ("source", "url", "collection", "api", "api_key", "map", "device", "tenant_key")
 #: Fields that say where an item rests.
 PLACED = ("location", "node", "device", "pin")
 #: Fields that nothing of a running lab follows, by the kind of their entry; () are all of them.
