@@ -75,8 +75,8 @@ class Coordinator:
         #: set once what the journal knew has been told to the Machine, or there was nothing to tell
         self._open = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        #: the bringing up that runs now
-        self._bringing: asyncio.Task[Any] | None = None
+        #: the bringing up or apply that runs now
+        self.bringing: asyncio.Task[Any] | None = None
         #: why the lab could not be brought up again after a restart; every call gets it
         self._trouble: TierceError | None = None
         #: when `_look_again` looks next
@@ -116,7 +116,7 @@ class Coordinator:
     def _look_again(self) -> None:
         """Now and then, bring up what failed after a restart, or what belongs on nodes that joined late."""
         now_s = time.monotonic()
-        if self._bringing is not None or now_s < self._look_s:
+        if self.bringing is not None or now_s < self._look_s:
             return
         if self._trouble is not None:
             self._look_s = now_s + RECOVER_S
@@ -136,14 +136,15 @@ class Coordinator:
     @property
     def journal(self) -> Journal:
         if self._journal is None:
-            self._journal = Journal.open(Path(self.spec.home) / "journal.db")
-            self.spec = said.recalled(self.spec, self._journal)
+            journal = Journal.open(Path(self.spec.home) / "journal.db")
+            self.spec = said.recalled(self.spec, journal)  # may raise: then there is no journal yet
+            self._journal = journal
         return self._journal
 
     async def standing(self) -> tuple[str, bool]:
         """Return the fingerprint of the file that this lab is made from, and whether it is up or rising."""
         up = self.journal.fact("up") == self.spec.fingerprint
-        return self.spec.fingerprint, up or self._bringing is not None
+        return self.spec.fingerprint, up or self.bringing is not None
 
     async def up(self) -> AsyncIterator[Progress]:
         """Bring the lab up, telling each step.
@@ -166,12 +167,12 @@ class Coordinator:
 
     async def _bring_up(self, say: Callable[[Progress], None]) -> None:
         async with self.changing:
-            self._bringing = asyncio.current_task()
+            self.bringing = asyncio.current_task()
             try:
                 self._begin(say)
                 await Raising(self, say).run()
             finally:
-                self._bringing = None
+                self.bringing = None
             self.journal.set_fact("up", self.spec.fingerprint)
             self._trouble = None
 
@@ -195,11 +196,11 @@ class Coordinator:
     async def down(self, *, forget: bool = False) -> None:
         """Let go of the lab: shards write their files down; the story stays.
 
-        So does what was said since the file, unless `forget`. A bringing up that still runs is broken off.
+        So does what was said since the file, unless `forget`. A bringing up or apply that runs is broken off.
         The caller ends the actors.
         """
-        if self._bringing is not None:
-            self._bringing.cancel()
+        if self.bringing is not None:
+            self.bringing.cancel()
         async with self.changing:
             crew, self.machine = self.crew, None
             if crew is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,18 +106,28 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal:
-        """Open or create the file, its folder included (mode 0700)."""
+        """Open or create the file, for its owner alone (mode 0600; a new folder 0700): it holds secrets.
+
+        What is forgotten is overwritten.
+        """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
         database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("PRAGMA synchronous=FULL")
-        (layout,) = database.execute("PRAGMA user_version").fetchone()
-        if layout != LAYOUT:
-            for table in _FILLED_BY_UP:
-                database.execute(f"DROP TABLE IF EXISTS {table}")
-        database.executescript(_SCHEMA)
-        database.execute(f"PRAGMA user_version = {LAYOUT}")
-        return cls(database)
+        database.execute("PRAGMA secure_delete=ON")
+        return cls(_laid_out(database))
+
+    @classmethod
+    def glance(cls, path: Path) -> Journal:
+        """Return in memory what `open` would find in a file that nobody has open; the file stays as it is."""
+        unmerged = path.with_name(f"{path.name}-wal").exists()
+        how = "mode=ro" if unmerged else "immutable=1"  # which leaves no file beside it
+        memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True)) as file:
+            file.backup(memory)
+        return cls(_laid_out(memory))
 
     def close(self) -> None:
         self._db.close()
@@ -314,3 +325,14 @@ class Journal:
         if said:
             self._db.execute("DELETE FROM facts WHERE key = 'habits'")
         self._db.execute("COMMIT")
+
+
+def _laid_out(database: sqlite3.Connection) -> sqlite3.Connection:
+    """Return a database with the tables of this layout; of an older one, what `up` fills anew is dropped."""
+    (layout,) = database.execute("PRAGMA user_version").fetchone()
+    if layout != LAYOUT:
+        for table in _FILLED_BY_UP:
+            database.execute(f"DROP TABLE IF EXISTS {table}")
+    database.executescript(_SCHEMA)
+    database.execute(f"PRAGMA user_version = {LAYOUT}")
+    return database

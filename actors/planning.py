@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.drafting import Draft, device_of, draft, source_of, version_of, wanted_of
 from actors.errors import reach
+from actors.leaving import needed
 from actors.muster import limits, role_spec, seats, shard_spec
 from actors.nodes import gpus
 from actors.said import Orders, Standing, standing_of, summary
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from placement.state import Item, Place
 
 LOOK_S = 600.0
+#: What to do where something needs a machine that the same edit adds.
+FIRST = "apply the file with the new machine alone first, or write its ram and ssd.budget"
 #: Fields of a shard that its actor is made with: another value needs another actor.
-MADE_WITH = ("source", "url", "collection", "api", "api_key", "map", "device", "tenant_key", "a secret")
+MADE_WITH = ("source", "url", "collection", "api", "api_key", "map", "device", "tenant_key")
 #: Fields that say where an item rests.
 PLACED = ("location", "node", "device", "pin")
 #: Fields that nothing of a running lab follows, by the kind of their entry; () are all of them.
@@ -50,10 +53,11 @@ class Drawn:
     stands: Standing
 
 
-async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool) -> Drawn:
+async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool, advise: bool = True) -> Drawn:
     """Return what would be done to make the running lab as `spec` says. Nothing is changed.
 
-    With `forget` only the file counts, and not what was said and ordered since.
+    With `forget` only the file counts, and not what was said and ordered since. What does not fit is searched
+    for, and what would repair it, if the plan is to `advise` somebody.
     """
     machine, crew = await coordinator.opened()
     await coordinator.beat()
@@ -65,18 +69,15 @@ async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool) -> Draw
     ghost.seats, ghost.engine_places = seats(orders), dict(crew.engine_places)
     changes = entry_changes(_spoken(crew.spec), _spoken(stands.spec))
     made = await draft(ghost, orders, Asked(coordinator, ghost, changes))
-    made.troubles += _immovable(changes)
+    made.troubles += [*_immovable(changes), *_unmeasured(coordinator, made)]
     changed = {f"{one.kind} {one.name}" for one in changes if one.sign == "~"}
     made.troubles += [one for one in made.absent if one.what in changed]
     made.absent = [one for one in made.absent if one.what not in changed]
-    thinking = copy(machine)
+    made.absent += stands.troubles()
+    thinking = machine.fork()
     thinking.limits = limits(stands.spec.lab.policy, machine.limits.op_s)
-    loop_s = time.monotonic()
-    foresight = (
-        Foresight()
-        if made.troubles
-        else await asyncio.to_thread(foresee, thinking, made.specs, made.rooms, loop_s, made.kv)
-    )
+    asked = (thinking, made.specs, made.rooms, time.monotonic(), made.kv)
+    foresight = Foresight() if made.troubles else await asyncio.to_thread(foresee, *asked, advise=advise)
     made.troubles += [Trouble("", one.code, one.message, one.hint) for one in foresight.refused]
     plan = Plan(
         lab=spec.lab.name,
@@ -84,6 +85,7 @@ async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool) -> Draw
         fingerprint=spec.fingerprint,
         running=True,
         forget=forget,
+        unfinished=coordinator.journal.fact("up") != coordinator.spec.fingerprint,
         changes=changes,
         acts=tuple(_acts(coordinator, ghost, changes, made)),
         builds=tuple(made.builds),
@@ -129,12 +131,29 @@ def _immovable(changes: tuple[Change, ...]) -> Iterator[Trouble]:
                 yield Trouble(what, "TRC048", f"{', '.join(named)} cannot change while it runs", hint)
 
 
+def _unmeasured(coordinator: Coordinator, made: Draft) -> Iterator[Trouble]:
+    """Yield who is to move to a machine whose room nobody knows yet: its store has not started.
+
+    What is new there is taken in once the store has; what moves is planned with the room that there is.
+    """
+    state = coordinator.brain()[0].state
+    for spec in made.specs:
+        node = spec.home.node
+        known = spec.item in state.items and spec.item not in state.retired
+        if not known or node in state.nodes or node not in made.rooms:
+            continue
+        config = made.cast.lab.nodes[node]
+        if config.ram is None or config.ssd is None or config.ssd.budget is None:
+            what = f"{'role' if spec.kind == 'adapter' else 'shard'} {spec.name}"
+            yield Trouble(what, "TRC046", f"how much room {node} has is known once its store runs", FIRST)
+
+
 def _acts(coordinator: Coordinator, ghost: Crew, changes: tuple[Change, ...], made: Draft) -> Iterator[Act]:
     """Yield which actors start, stop and begin anew."""
     crew = coordinator.brain()[1]
     serving = {version.role: version.item for version in coordinator.journal.versions()}
     failed = {failure.role for failure in coordinator.journal.failures()}
-    wanted, running = ghost.members(), crew.everyone()
+    wanted, stays, running = ghost.members(), needed(ghost), crew.everyone()
     anew = {f"shard:{one.name}": one for one in changes if one.kind == "shard" and remade(one)}
     for actor, node in wanted.items():
         kind, _, name = actor.partition(":")
@@ -149,8 +168,10 @@ def _acts(coordinator: Coordinator, ghost: Crew, changes: tuple[Change, ...], ma
             if was.mark != now.mark:
                 yield Act("~", actor, node, _changed_in(changes, name))
     for actor in running:
-        if actor not in wanted:
-            yield Act("-", actor, crew.where(actor))
+        if actor not in stays:
+            kind, _, name = actor.partition(":")
+            seat = crew.engine_places.get(name) if kind == "engine" else None
+            yield Act("-", actor, seat.node if seat else crew.where(actor))
 
 
 def _changed_in(changes: tuple[Change, ...], role: str) -> str:
@@ -263,6 +284,7 @@ class Asked:
     async def _store(self, node: str, question: str, *what: object) -> Any:
         """Ask the store of a node. Raises TRC046 for one that is not started yet."""
         if node not in self._crew.stores:
-            raise WorldError("TRC046", f"the store of {node} has not started: what it has is known then")
+            told = f"the store of {node} has not started: what it has is known then"
+            raise WorldError("TRC046", told, "apply the file with the new machine alone first")
         call = getattr(self._crew.stores[node], question).remote(*what)
         return await reach(call, f"store:{node}", LOOK_S)

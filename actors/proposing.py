@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayError
 
+from actors.applying import changed_since
 from actors.cast import Cast
 from actors.drafting import Here, draft
 from actors.errors import translate
@@ -28,6 +30,8 @@ from placement.preview.foresight import Foresight, foresee
 from placement.preview.plan import Act, Plan, Trouble
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actors.progress import Say
     from actors.spec import LabSpec
     from placement.preview.drift import Drift
@@ -83,11 +87,6 @@ def apply_lab(
         raise translate(error, "the coordinator") from error
 
 
-def changed_since() -> WorldError:
-    """Return the error of a plan that would be another now."""
-    return WorldError("TRC049", "the lab has changed since the plan was made", "make another: `tierce plan`")
-
-
 def _running(lab: str, address: str | None) -> Any:
     """Return the coordinator of a lab that runs, or None. Raises TRC044 for a Ray that cannot be joined."""
     known = address or os.environ.get("RAY_ADDRESS") or ray.is_initialized()
@@ -104,21 +103,26 @@ def _answer(call: Any) -> Any:
         raise translate(error, "the coordinator") from error
 
 
-def _journal(spec: LabSpec) -> Journal | None:
+def _journal(spec: LabSpec) -> Path | None:
     path = home() / spec.lab.name / "journal.db"
-    return Journal.open(path) if path.exists() else None
+    return path if path.exists() else None
 
 
 def _forget(spec: LabSpec) -> None:
-    journal = _journal(spec)
-    if journal is not None:
-        journal.forget_lab(said=True)
-        journal.close()
+    if (path := _journal(spec)) is not None:
+        with closing(Journal.open(path)) as journal:
+            journal.forget_lab(said=True)
 
 
 async def _foreseen(spec: LabSpec, *, forget: bool) -> Plan:
-    """Return all that `up` would do on this machine."""
-    journal = _journal(spec)
+    """Return all that `up` would do on this machine; the lab's journal is only read."""
+    if (path := _journal(spec)) is None:
+        return await _all_that_up_does(spec, None, forget=forget)
+    with closing(Journal.glance(path)) as journal:
+        return await _all_that_up_does(spec, journal, forget=forget)
+
+
+async def _all_that_up_does(spec: LabSpec, journal: Journal | None, *, forget: bool) -> Plan:
     stands = None if journal is None else standing_of(spec, journal, forget=forget)
     made_of = spec if stands is None else stands.spec
     cast = Cast(made_of)
@@ -127,6 +131,7 @@ async def _foreseen(spec: LabSpec, *, forget: bool) -> Plan:
     known = {} if journal is None else {version.role: version for version in journal.versions()}
     made = await draft(cast, orders, Here(cast, known))
     machine = Machine(limits(made_of.lab.policy, OP_S), epoch=1)
+    made.absent += [] if stands is None else stands.troubles()
     foresight = Foresight() if made.troubles else foresee(machine, made.specs, made.rooms, 0.0, made.kv)
     made.troubles += [Trouble("", one.code, one.message, one.hint) for one in foresight.refused]
     acts = [Act("+", "coordinator", cast.first_node)]

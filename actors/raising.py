@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from actors import incarnations
 from actors.errors import Unreachable, reach
 from actors.homecoming import come_home
+from actors.leaving import end_strangers
 from actors.muster import engine_place, joined
 from actors.progress import Progress
 from actors.shelving import Shelving
@@ -48,8 +49,9 @@ class Raising:
     async def run(self) -> None:
         """Do all steps. A role or shard that cannot serve is noted as failed and the others go on.
 
-        So are those of a node that Ray does not see; `say` is told how it joins. Raises UserError for a base
-        that cannot be loaded or does not fit.
+        So are those of a node that Ray does not see; `say` is told how it joins. At last whoever the file
+        does not have is ended: an apply was cut off before it came to that. Raises UserError for a base that
+        cannot be loaded or does not fit.
         """
         self.crew.look()
         for node in self.crew.missing:
@@ -61,7 +63,9 @@ class Raising:
         )
         versions = await self.versions.of(self.crew.lab.roles, stored)
         known = {
-            base: report for base, report in self.coordinator.census.engines.items() if report is not None
+            base: report
+            for base, report in self.coordinator.census.engines.items()
+            if report is not None and base in self.crew.lab.bases
         }
         for node, report in stored.items():
             self.coordinator.take(joined(self.crew, node, report, known | engines))
@@ -77,6 +81,7 @@ class Raising:
         self.coordinator.open()
         await self._sweep()
         await come_home(self.coordinator, list(self.machine.state.items), self.say)
+        await end_strangers(self.coordinator, self.say)
 
     async def start_stores(self) -> dict[str, Stored]:
         """Start the store of each node that is there; one that does not answer is told and left for later."""

@@ -14,6 +14,7 @@ from actors.spec import as_text, from_text
 from placement.config.edits import export as written
 from placement.config.edits import raw, standing
 from placement.errors import TierceError
+from placement.preview.plan import Trouble
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from placement.config import Lab
     from placement.config.edits import Edit
     from placement.state import Item, Place
+
+HINT = "say it anew once the file is as you want it; --forget leaves out all that was said"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,18 @@ class Standing:
     overtaken: tuple[str, ...]
     disordered: tuple[str, ...]
     unfit: dict[str, TierceError]
+
+    def troubles(self) -> list[Trouble]:
+        """Return why what was said of some roles is left out."""
+        return [
+            Trouble(
+                f"what was said of role {role}",
+                error.code,
+                f"it does not fit the file: {error.message}",
+                HINT,
+            )
+            for role, error in self.unfit.items()
+        ]
 
 
 class Orders:
@@ -95,16 +110,13 @@ def since(spec: LabSpec, journal: Journal, say: Callable[[Progress], None]) -> t
     """
     stands = standing_of(spec, journal)
     settle(spec, stands, journal, say)
-    for role, error in stands.unfit.items():
-        journal.tell(role, f"what was said of it does not fit the file: {error}", time.time())
-        say(Progress(f"role {role}, as it was said", problem=str(error)))
     for edit in stands.edits:
         say(Progress(f"role {edit.role}: {summary(edit)}, as was said since the file"))
     return stands.spec, stands.edits
 
 
 def settle(spec: LabSpec, stands: Standing, journal: Journal, say: Callable[[Progress], None]) -> None:
-    """Forget what the file overtakes, and remember what it says now."""
+    """Forget what the file overtakes, tell what does not fit it, and remember what it says now."""
     for role in stands.overtaken:
         journal.unsay(role)
         told = "the file says something else now: what was said before is forgotten"
@@ -112,6 +124,9 @@ def settle(spec: LabSpec, stands: Standing, journal: Journal, say: Callable[[Pro
         say(Progress(f"role {role}: {told}"))
     for name in stands.disordered:
         journal.forget_orders(name)
+    for role, error in stands.unfit.items():
+        journal.tell(role, f"what was said of it does not fit the file: {error}", time.time())
+        say(Progress(f"role {role}, as it was said", problem=str(error)))
     journal.set_fact("entries", json.dumps(_entries(spec)))
 
 

@@ -11,6 +11,7 @@ import psutil
 
 from actors.lm.base import base_shape, slot_nbytes
 from actors.lm.hub import locate
+from actors.lm.image import DTYPES
 from actors.rag.chunk import TARGET_CHARS
 from actors.rag.ingest import Document, read_documents
 
@@ -20,7 +21,8 @@ VECTOR_NBYTES = 384 * 4
 PASSAGE_NBYTES = 1024
 #: What an index takes before it holds anything.
 INDEX_NBYTES = 1 << 20
-ITEM_NBYTES = {"float32": 4, "bfloat16": 2}
+#: Bytes of a number in an image, by its type.
+ITEM_NBYTES = dict[str, int](DTYPES.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,13 @@ class Index:
 def foreseen_base(model: str, wants: Foreseen) -> Foreseen:
     """Return `wants` with the bytes of the base in `model` and of one slot.
 
-    The weights count as their files are: kernels that pack them may take less or more. Raises UserError LM010
-    for what is no base.
+    The weights count as their files are: kernels that pack them may take less or more. A CPU holds its slots
+    in fp32, whatever their images are. Raises UserError LM010 for what is no base.
     """
     shape = base_shape(locate(model))
-    slot = slot_nbytes(shape.linears, wants.max_rank, ITEM_NBYTES[wants.slot_dtype])
+    told = ITEM_NBYTES[wants.slot_dtype]
+    held = ITEM_NBYTES["float32"] if wants.device == "cpu" else told
+    slot = slot_nbytes(shape.linears, wants.max_rank, told) // told * held
     return replace(wants, base_nbytes=shape.nbytes, slot_nbytes=slot)
 
 

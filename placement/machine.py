@@ -1,6 +1,7 @@
 """The brain: events in, commands out. It never waits, reads no clock and throws no dice."""
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 
 from placement import policies
@@ -75,6 +76,15 @@ class Machine:
         self.news = (*told, *warmth(before, draft, event), *refused)
         self._remember(commands)
         return commands
+
+    def fork(self) -> "Machine":
+        """Return a Machine that goes on from here by itself: neither learns of what the other is told.
+
+        Fork where `handle` is called; the copy may then run in another thread.
+        """
+        twin = copy(self)
+        twin._op_items = dict(self._op_items)  # noqa: SLF001  (one of us)
+        return twin
 
     def remember(self, habits: Habits) -> None:
         """Begin with habits that another Machine of this lab has learned; before the first event."""

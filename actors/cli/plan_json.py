@@ -22,6 +22,7 @@ def plan_fields(plan: Plan) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "mark": plan.mark(),
         "running": plan.running,
+        "unfinished": plan.unfinished,
         "forget": plan.forget,
         "said": plan.said,
         "changes": plan.changes,

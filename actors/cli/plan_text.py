@@ -33,6 +33,10 @@ def plan_lines(plan: Plan) -> Iterator[Line]:
     """Yield the lines of a plan: what the file changes, actors, copies and drops, room, what does not fit."""
     state = "is up" if plan.running else "is not up: this is all that `tierce up` would do"
     yield Text(f"lab {plan.lab} {state}", style="bold")
+    if plan.unfinished:
+        yield Text(
+            "  an up or apply before was cut off: whoever it did not come to is made right", style="yellow"
+        )
     for said in plan.said:
         yield Text(f"  {said}; it stands", style="dim")
     yield from _titled("The file", _changes(plan.changes))

@@ -11,8 +11,6 @@ import typer
 from actors.cli.call import Address, Json
 from actors.cli.faults import Exit, report
 from actors.cli.plan_file import keep, read_plan
-from actors.cli.plan_json import plan_fields
-from actors.cli.plan_text import drift_lines, plan_lines
 from actors.cli.screen import Screen
 from placement.errors import TierceError, WorldError
 from placement.units import format_seconds
@@ -62,9 +60,11 @@ def plan(
         if out is not None:
             keep(made, out)
         if json:
+            from actors.cli.plan_json import plan_fields
+
             screen.json("plan", **plan_fields(made))
         else:
-            _write(screen, plan_lines(made))
+            _write_plan(screen, made)
             if out is not None:
                 screen.tell(f"kept in {out}; `tierce apply {out}` does exactly that")
         if made.troubles:
@@ -91,6 +91,8 @@ def diff(
         if json:
             screen.json("diff", file=file, drift=drift)
         else:
+            from actors.cli.plan_text import drift_lines
+
             _write(screen, drift_lines(file, drift))
         return bool(drift)
 
@@ -114,7 +116,7 @@ def apply(
     """
     screen = Screen()
     labs = ctx.obj.labs
-    kept = read_plan(Path(file)) if file.endswith(".json") else None
+    kept = read_plan(Path(file))
     source, forget = (kept["file"], kept["forget"]) if kept else (file, forget)
     made: Plan = labs.plan(source, address, forget=forget)
     if kept and made.mark() != kept["mark"]:
@@ -125,7 +127,7 @@ def apply(
             f"make another: tierce plan {source} --out {file}",
         )
     if not json:
-        _write(screen, plan_lines(made))
+        _write_plan(screen, made)
     if made.troubles:
         raise _hopeless(made)
     began_s = time.perf_counter()
@@ -134,13 +136,21 @@ def apply(
     took_s = time.perf_counter() - began_s
     failed = [thing for thing in labs.connect(made.lab, address).ps().things if thing.problem]
     if json:
-        screen.json("apply", **plan_fields(made), took_s=took_s, failed=failed)
+        from actors.cli.plan_json import plan_fields
+
+        screen.json("apply", **plan_fields(made) | {"took_s": took_s, "failed": failed})
     else:
         screen.tell(f"lab {made.lab} is as {source} says after {format_seconds(took_s)}", "bold")
     for thing in failed:
         screen.tell(f"error: {thing.kind} {thing.name}: {thing.problem}", "red")
     if failed:
         raise typer.Exit(Exit.PARTIAL)
+
+
+def _write_plan(screen: Screen, plan: Plan) -> None:
+    from actors.cli.plan_text import plan_lines
+
+    _write(screen, plan_lines(plan))
 
 
 def _hopeless(plan: Plan) -> WorldError:

@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Callable, Iterable
-from copy import deepcopy
 from dataclasses import dataclass, field
 
 from placement.errors import TierceError
@@ -63,7 +62,7 @@ def run_ahead(machine: Machine, events: Callable[[State], Iterable[Event]], now_
     The machine itself is left alone. `events` gets the state to start from. Requests in flight are taken to
     end at once, and each copy to succeed in the time that such a hop takes.
     """
-    return _Run(deepcopy(machine), now_s).until_rest(events)
+    return _Run(machine.fork(), now_s).until_rest(events)
 
 
 class _Run:

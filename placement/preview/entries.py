@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from placement.config.masking import mask_shapes
 from placement.config.schema import ENTRIES, Lab
 from placement.units import format_bytes, format_seconds
 
@@ -21,7 +22,10 @@ SINGLE = ("policy", "serve")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field of the file by its dotted name; `before` or `after` is "" where it does not stand."""
+    """A field of the file by its dotted name; `before` or `after` is "" where it does not stand.
+
+    Neither shows a secret: one that changed is `as it was` before and `another` after.
+    """
 
     name: str
     before: str
@@ -65,9 +69,9 @@ def _section(lab: Lab | None, section: str) -> Mapping[str, BaseModel]:
 
 
 def _change(kind: str, name: str, old: BaseModel | None, new: BaseModel | None) -> Change | None:
-    was, now = _fields(old), _fields(new)
+    was, now = _said(old), _said(new)
     fields = tuple(
-        Field(field, was.get(field, ""), now.get(field, ""))
+        _field(field, was.get(field), now.get(field))
         for field in dict.fromkeys((*was, *now))
         if was.get(field) != now.get(field)
     )
@@ -75,37 +79,65 @@ def _change(kind: str, name: str, old: BaseModel | None, new: BaseModel | None) 
         return Change("+", kind, name, fields)
     if new is None:
         return Change("-", kind, name, fields)
-    if old != new and not fields:
-        fields = (Field("a secret", "as it was", "another"),)
     return Change("~", kind, name, fields) if fields else None
 
 
-def _fields(entry: BaseModel | None) -> dict[str, str]:
-    """Return what an entry says, flat; what is as by default is not said."""
+def _said(entry: BaseModel | None) -> dict[str, Any]:
+    """Return the values that an entry says, flat, secrets as they are; what is as by default is not said."""
     if entry is None:
         return {}
-    said = entry.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"name"})
-    return dict(_flat(said))
+    return dict(_flat(entry.model_dump(by_alias=True, exclude_defaults=True, exclude={"name"})))
 
 
-def _flat(said: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+def _flat(said: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in said.items():
-        name = f"{above}{key}"
         if isinstance(value, dict):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, int) and name.partition(".")[0] in _BYTES | {"ssd"}:
-            yield name, format_bytes(value)
-        elif isinstance(value, int | float) and key in _BYTES | _SECONDS:
-            yield name, format_bytes(int(value)) if key in _BYTES else format_seconds(value)
+            yield from _flat(value, f"{above}{key}.")
         else:
-            yield name, _written(value)
+            yield f"{above}{key}", value
+
+
+def _field(name: str, was: Any, now: Any) -> Field:
+    """Return a field that differs, for people: rounded where that tells the values apart, without secrets."""
+    for write in (_rounded, _exact):
+        before, after = write(name, was), write(name, now)
+        if before != after:
+            return Field(name, before, after)
+    return Field(name, "as it was", "another")
+
+
+def _rounded(name: str, value: Any) -> str:
+    if isinstance(value, int) and _is_bytes(name):
+        return format_bytes(value)
+    if isinstance(value, int | float) and _key(name) in _SECONDS:
+        return format_seconds(value)
+    return _written(value)
+
+
+def _exact(name: str, value: Any) -> str:
+    if isinstance(value, int) and _is_bytes(name):
+        return f"{value} B"
+    if isinstance(value, int | float) and _key(name) in _SECONDS:
+        return f"{value!r}".removesuffix(".0") + "s"
+    return _written(value)
+
+
+def _is_bytes(name: str) -> bool:
+    return name.partition(".")[0] in _BYTES or _key(name) in _BYTES
+
+
+def _key(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _written(value: Any) -> str:
+    """Return a value without what is secret or looks like it; "" for none."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list):
-        return f"[{', '.join(_written(one) for one in value)}]"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_written, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {_written(part)}' for key, part in value.items())}}}"
-    return str(value)
+    return mask_shapes(str(value))

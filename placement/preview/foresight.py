@@ -36,10 +36,13 @@ def foresee(
     rooms: Rooms,
     now_s: float,
     kv: Mapping[Place, int],
+    *,
+    advise: bool = True,
 ) -> Foresight:
     """Return what `machine`, which is left alone, would do for the lab of `desired` items and `rooms`.
 
-    `kv` is the KV cache in the fixed bytes of a VRAM place.
+    `kv` is the KV cache in the fixed bytes of a VRAM place. Misfits are in it only to `advise` somebody: each
+    repair of one is tried by a run of its own.
     """
     specs = tuple(desired)
 
@@ -60,7 +63,7 @@ def foresee(
         took_s=ahead.took_s,
         before=fills(machine.state, kv),
         after=fills(ahead.state, kv),
-        misfits=misfits(_end(ahead, now_s), kv, tried),
+        misfits=misfits(_end(ahead, now_s), kv, tried) if advise else (),
         refused=tuple(refused.error for refused in ahead.refused),
     )
 

@@ -61,8 +61,9 @@ class Trouble:
 class Plan:
     """What `apply` would do. `running` tells whether the lab is up; if not, it is all that `up` would do.
 
-    `said` is what was said and ordered since the file and stands. `troubles` forbid to apply it; `absent`
-    are of what would not serve, as with `up`.
+    `unfinished` tells that an `up` or `apply` before was cut off, so that everyone is looked at again. `said`
+    is what was said and ordered since the file and stands. `troubles` forbid to apply it; `absent` are of
+    what would not serve, as with `up`.
     """
 
     lab: str
@@ -77,11 +78,13 @@ class Plan:
     said: tuple[str, ...] = ()
     absent: tuple[Trouble, ...] = ()
     troubles: tuple[Trouble, ...] = ()
+    unfinished: bool = False
 
     @property
     def changes_anything(self) -> bool:
         """Tell whether there is anything to do."""
-        return bool(self.changes or self.acts or self.builds or self.foresight.steps or self.troubles)
+        todo = self.changes or self.acts or self.builds or self.foresight.steps
+        return bool(todo or self.troubles or self.unfinished)
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -104,6 +107,8 @@ class Plan:
         return tuple(self._does())
 
     def _does(self) -> Iterator[str]:
+        if self.unfinished:
+            yield "~ whatever was cut off"
         for change in self.changes:
             yield f"{change.sign} {change.kind} {change.name}".rstrip()
             for field in change.fields:

@@ -162,3 +162,60 @@ def test_what_was_committed_survives_a_kill(tmp_path):
     assert journal.open_intents() == [("1.1", "a", "copy")]
     assert journal.next_epoch() == 2
     journal.close()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_the_journal_is_for_its_owner_alone(tmp_path, older):
+    """It holds the file's secrets: it and what SQLite puts beside it have mode 0600, an older one too."""
+    path = tmp_path / "journal.db"
+    before = os.umask(0o022)
+    try:
+        if older:
+            path.touch(mode=0o644)
+        with closing(Journal.open(path)) as journal:
+            journal.set_fact("file", "secret")
+            modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"journal.db": 0o600, "journal.db-shm": 0o600, "journal.db-wal": 0o600}
+
+
+def test_what_is_forgotten_is_not_in_the_file_any_more(tmp_path):
+    """A secret that was forgotten cannot be read from the pages that held it."""
+    path = tmp_path / "journal.db"
+    with closing(Journal.open(path)) as journal:
+        journal.set_fact("file", "s3cret" * 100)
+        journal.forget_lab(said=True)
+    assert b"s3cret" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_glance_sees_all_and_changes_nothing(tmp_path, killed):
+    """Read, the file stays to the bit; what a killed owner had not merged yet is seen too."""
+    path = tmp_path / "journal.db"
+    if killed:
+        write = f"from actors.journal import *; import os; j = Journal.open(Path({str(path)!r})); "
+        code = f"{write}j.order('coder@1', 'pin', True); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    else:
+        with closing(Journal.open(path)) as journal:
+            journal.order("coder@1", "pin", value=True)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.suffix != ".db-shm"}
+    with closing(Journal.glance(path)) as journal:
+        assert journal.pins() == {"coder@1": True}
+        journal.forget_lab(said=True)
+    assert {each.name: each.read_bytes() for each in tmp_path.iterdir() if each.suffix != ".db-shm"} == before
+
+
+def test_a_glance_at_an_older_layout_leaves_its_tables(tmp_path):
+    """What `up` would fill anew is not seen, and is still in the file."""
+    path = tmp_path / "journal.db"
+    with closing(Journal.open(path)) as journal:
+        journal.fail(Failure("coder", "ADP001", "no config", ""))
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+    with closing(Journal.glance(path)) as journal:
+        assert journal.failures() == []
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT count(*) FROM failures").fetchone() == (1,)

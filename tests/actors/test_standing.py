@@ -83,3 +83,17 @@ def test_the_newer_word_of_the_file_overtakes(journal, forget):
     assert journal.pins() == {"coder@1": True}
     settle(now, stands, journal, lambda _: None)
     assert (journal.pins(), journal.edits()) == ({}, [])
+
+
+def test_what_was_said_and_no_longer_fits_the_file_is_told(journal):
+    """A role on a base that the file does not have any more is left out, and a trouble says why."""
+    settle(spec(), standing_of(spec(), journal), journal, lambda _: None)
+    journal.edit(Edit("critic", {"lora_path": "./critic", "location": "RAM", "base": "large"}, None), 1.0)
+    stands = standing_of(spec(), journal)
+    (trouble,) = stands.troubles()
+    assert (trouble.what, trouble.code) == ("what was said of role critic", "CFG030")
+    assert "critic" not in stands.spec.lab.roles
+    steps = []
+    settle(spec(), stands, journal, steps.append)
+    assert [step.what for step in steps if step.problem] == ["role critic, as it was said"]
+    assert "does not fit the file" in journal.story("critic")[-1].text

@@ -262,6 +262,8 @@ class Labs:
 
     def drift(self, file: str, address: str | None) -> tuple[Drift, ...]:
         self.asked.append(("drift", file, address))
+        if self.lab.error:
+            raise self.lab.error
         return self.drifted
 
     def apply(

@@ -1,10 +1,13 @@
 """What `plan`, `diff` and `apply` write and how they end; the labs here are in the test's own process."""
 
+import errno
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from actors.cli.faults import Exit
 from actors.progress import Progress
 from placement.errors import UserError
 from placement.messages import Copy, Drop
@@ -129,9 +132,8 @@ def test_the_detailed_exit_code_tells_changes_from_errors(tierce, labs, lab, pla
     labs.drifted, labs.planned = (Drift("role", "coder", "home", "desk:RAM", "desk:SSD"),), planned
     assert tierce(verb, "--detailed-exitcode").code == 2
     assert tierce(verb).code == 0
-    if verb == "plan":
-        lab.error = UserError("CFG021", "unknown tier")
-        assert (tierce(verb, "--detailed-exitcode").code, tierce(verb).code) == (1, 2)
+    lab.error = UserError("CFG021", "unknown tier")
+    assert (tierce(verb, "--detailed-exitcode").code, tierce(verb).code) == (1, 2)
 
 
 def test_a_plan_that_cannot_be_applied_is_shown_and_is_an_error(tierce, labs, planned):
@@ -165,9 +167,31 @@ def test_the_plan_as_json_has_every_number(tierce, planned):
     assert told["misfits"][0]["repairs"] == list(MISFIT.repairs)
 
 
-def test_a_kept_plan_is_applied_by_its_mark(tierce, labs, planned, tmp_path):
-    """`apply plan.json` plans once more, finds the same, and hands the mark on."""
-    kept = tmp_path / "plan.json"
+def test_an_apply_as_json_says_how_long_it_took_and_who_cannot_serve(tierce, lab, planned):
+    """`apply --json` gives the plan that was done, its seconds as they were, and the failed ones; it is 6."""
+    lab.things = (lab.things[0], replace(lab.things[1], problem="no weights in the directory [ADP002]"))
+    done = tierce("apply", "--json")
+    told = json.loads(done.out)
+    assert told["schema"] == "tierce.apply/v1"
+    assert told["steps"][0]["item"] == "coder@1"
+    assert 0 < told["took_s"] != planned.foresight.took_s
+    assert [thing["name"] for thing in told["failed"]] == ["coder"]
+    assert done.code == Exit.PARTIAL
+
+
+def test_an_apply_after_which_some_cannot_serve_is_six(tierce, lab):
+    """The failed role is named with its reason, and the file is applied all the same."""
+    lab.things = (lab.things[0], replace(lab.things[1], problem="no weights in the directory [ADP002]"))
+    done = tierce("apply")
+    assert done.code == Exit.PARTIAL
+    assert "lab athens is as cluster.yaml says" in done.err
+    assert "error: role coder: no weights in the directory [ADP002]" in done.err
+
+
+@pytest.mark.parametrize("name", ["plan.json", "plan", "plan.yaml"])
+def test_a_kept_plan_is_applied_by_its_mark(tierce, labs, planned, tmp_path, name):
+    """Whatever its file is called: `apply` plans once more, finds the same, and hands the mark on."""
+    kept = tmp_path / name
     tierce("plan", "lab.yaml", "--out", str(kept), "--forget")
     labs.steps = (Progress("role artist is removed"),)
     done = tierce("apply", str(kept))
@@ -196,6 +220,33 @@ def test_what_is_no_plan_is_not_applied(tierce, tmp_path):
     other = tmp_path / "other.json"
     other.write_text('{"schema": "tierce.ps/v1"}', encoding="utf-8")
     assert (tierce("apply", str(other)).code, "is no plan" in tierce("apply", str(other)).err) == (2, True)
+
+
+def test_a_lab_file_that_is_written_in_json_is_no_plan(tierce, labs, tmp_path):
+    """JSON is YAML: what has no schema of ours is the file of a lab."""
+    file = tmp_path / "lab.json"
+    file.write_text('{"lab": "athens", "roles": {}}', encoding="utf-8")
+    assert tierce("apply", str(file)).code == 0
+    assert ("plan", str(file), None, False) in labs.asked
+
+
+def test_a_plan_that_cannot_be_kept_is_an_error_and_no_change(tierce, planned):
+    """A file that cannot be written ends with 1, which is not 2 for changes."""
+    assert planned.changes_anything
+    done = tierce("plan", "--out", "/nowhere/x.json", "--detailed-exitcode")
+    assert (done.code, "cannot be kept in /nowhere/x.json: No such file" in done.err) == (1, True)
+
+
+def test_a_plan_that_cannot_take_its_place_leaves_no_part(tierce, planned, tmp_path, monkeypatch):
+    """What was written before the error is taken away again."""
+    assert planned.changes_anything
+
+    def full(_: Path, target: Path) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert tierce("plan", "--out", str(tmp_path / "x.json")).code == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_plan_has_the_same_mark_whatever_the_clock_says(planned):

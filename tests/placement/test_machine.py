@@ -11,6 +11,7 @@ from placement.messages import (
     MoveOrdered,
     NodeLost,
     PinSet,
+    Registered,
     Removed,
     Tick,
     WantEnded,
@@ -34,6 +35,19 @@ def test_op_ids_count_up_within_their_epoch():
     lab = Lab(epoch=4).join()
     ops = [command.op for command in lab.register(A, role("b", home=RAM))]
     assert ops == ["4.1", "4.2"]
+
+
+def test_a_fork_goes_on_by_itself():
+    """What one is told the other never learns: its state, its ops, and whose late answers it could tell."""
+    lab = Lab().join()
+    twin, state = lab.machine.fork(), lab.state
+    (copy,) = lab.register(A)
+    assert twin.state is state
+    twin.handle(Copied(copy.op, A.nbytes, 0.1), lab.now_s)
+    assert twin.news == ()
+    (other,) = twin.handle(Registered(role("b", home=RAM), (SSD,)), lab.now_s)
+    assert (other.op, other.item) == (copy.op, "b@1")
+    assert [op.command.item for op in lab.state.ops.values()] == [A.item]
 
 
 def test_the_news_are_what_the_owner_cannot_know_from_its_own_work():

@@ -51,9 +51,49 @@ def test_a_lab_that_does_not_run_is_all_new():
     ]
 
 
+SERVER = "rag: {{papers: {{location: network, url: '{url}', collection: {shelf}, api_key: {key}}}}}"
+
+
+def server(key="first-key", shelf="papers", url="http://x"):
+    """The lab with a shard on a server."""
+    return lab(more=SERVER.format(key=key, shelf=shelf, url=url))
+
+
 def test_another_secret_is_a_change_that_shows_no_secret():
     """A new key of a search server is noticed, and neither key is in what is told."""
-    shard = "rag: {{papers: {{location: network, api: http, url: 'http://x', api_key: {}}}}}"
-    (change,) = entry_changes(lab(more=shard.format("first-key")), lab(more=shard.format("second-key")))
+    (change,) = entry_changes(server(), server("second-key"))
     assert change.kind == "shard"
-    assert "key" not in f"{[field.before + field.after for field in change.fields]}"
+    assert change.fields == (Field("api_key", "as it was", "another"),)
+
+
+def test_another_secret_is_noticed_beside_other_changes():
+    """A key that changed together with another field is a change of its own: the shard needs it."""
+    (change,) = entry_changes(server(), server("second-key", "essays"))
+    assert change.fields == (
+        Field("collection", "papers", "essays"),
+        Field("api_key", "as it was", "another"),
+    )
+    assert change.touches("api_key")
+
+
+def test_a_secret_in_an_address_is_not_shown():
+    """What looks like a key is masked wherever it stands, and noticed when it is another."""
+    first, second = "https://h/find?key=f1rst-s3cret", "https://h/find?key=sec0nd-s3cret"
+    (added,) = [change for change in entry_changes(None, server(url=first)) if change.kind == "shard"]
+    assert Field("url", "", f"https://h/find?key={'*' * 12}") in added.fields
+    (change,) = entry_changes(server(url=first), server(url=second))
+    assert "s3cret" not in str(change)
+    (rotated,) = entry_changes(server(url=first), server(url=first.replace("f1rst", "f2rst")))
+    assert rotated.fields == (Field("url", "as it was", "another"),)
+
+
+def test_values_that_round_alike_are_told_exactly():
+    """A size or a time that changed by less than people write is a change, and its numbers say so."""
+    before = lab(idle="15min")
+    longer = lab(idle="902s")
+    assert entry_changes(before, longer)[0].fields == (Field("unload.idle", "900s", "902s"),)
+    text = FILE.format(tier="RAM", idle="15min", more="")
+    (node,) = entry_changes(
+        load(text.replace("64MiB", "40GiB"), {}), load(text.replace("64MiB", "40.04GiB"), {})
+    )
+    assert node.fields == (Field("ram", "42949672960 B", "42992622632 B"),)
