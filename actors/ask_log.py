@@ -43,7 +43,7 @@ class AskLog:
         return self._folder / f"asks-{_UNFIT.sub('_', base)}.jsonl"
 
     def heard(self, base: str) -> tuple[int, int]:
-        """Return the process of a base's engine and the number of its last use that is written or left out."""
+        """Return the process of a base's engine, and the number of its last use that needs no telling."""
         return self._heard.get(base, (0, 0))
 
     def hear(
