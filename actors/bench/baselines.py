@@ -11,12 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging
 
-from actors.bench.shapes import EOS
+from actors.bench.shapes import EOS, prompt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from peft import PeftModel
+
+    from actors.bench.plan import Plan
+    from actors.bench.shapes import Made
 
 Prompts = "Sequence[Sequence[int]]"
 
@@ -57,6 +60,15 @@ def faster_dtype(path: str, dtypes: Iterable[str], prompts: Sequence[Sequence[in
         generate(net, prompts, 2)
         took_s[dtype] = time.perf_counter() - began_s
     return min(took_s, key=took_s.__getitem__)
+
+
+def peers_dtype(plan: Plan, made: Made, batch: int) -> str:
+    """Return the dtype in which transformers is faster here: beside that one ours must stand."""
+    if made.shape.dtype == "float32":
+        return "float32"
+    plan.tell(f"which of float32 and {made.shape.dtype} suits transformers here")
+    asked = [prompt(made.shape, made.shape.prompt, 100 + at) for at in range(batch)]
+    return faster_dtype(made.base, ("float32", made.shape.dtype), asked)
 
 
 class Peft:
@@ -105,12 +117,14 @@ class Peft:
 
 
 def generate(net: Any, prompts: Sequence[Sequence[int]], answer: int, **more: Any) -> list[list[int]]:
-    """Continue prompts of one length greedily by exactly `answer` tokens, all in one batch."""
-    ids = torch.tensor([list(tokens) for tokens in prompts])
+    """Continue prompts greedily by exactly `answer` tokens, in one batch that is padded on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[EOS] * (longest - len(tokens)) + list(tokens) for tokens in prompts])
+    mask = torch.tensor([[0] * (longest - len(tokens)) + [1] * len(tokens) for tokens in prompts])
     with quiet(), torch.inference_mode():
         out = net.generate(
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             max_new_tokens=answer,
             min_new_tokens=answer,
             do_sample=False,

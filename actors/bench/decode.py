@@ -6,7 +6,7 @@ import statistics
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from actors.bench import baselines, load, rig, streams
+from actors.bench import baselines, load, mixed, rig, streams
 from actors.bench.plan import sizes
 from actors.bench.shapes import TOY, T, prompt
 from actors.bench.sheet import Sheet, at_least, at_most
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: prompts of one round
 Asked: TypeAlias = "list[list[int]]"
 
-PARTS = ("steps", "roles", "throughput", "overhead", "load")
+PARTS = ("steps", "roles", "throughput", "mixed", "overhead", "load")
 ROLES = 8
 MODES = {"exact": "float32", "fast": "bfloat16"}
 GOALS = {"exact": at_most(1.35), "fast": at_most(1.25)}
@@ -38,6 +38,8 @@ def run(plan: Plan) -> list[Sheet]:
         sheets.append(_roles(plan, made))
     if plan.does("throughput"):
         sheets.append(_throughput(plan, made))
+    if plan.does("mixed"):
+        sheets.append(mixed.run(plan, made, seated(plan, made)))
     if plan.does("overhead"):
         sheets.append(_overhead(plan))
     if plan.does("load"):
@@ -104,7 +106,7 @@ def _roles(plan: Plan, made: Made) -> Sheet:
         return ask
 
     cases = {"ours": case("ours", lambda asked: answers(decoder, asked, shape.answer, ROLES))}
-    dtype = _peers_dtype(plan, made, 2 * ROLES)
+    dtype = baselines.peers_dtype(plan, made, 2 * ROLES)
     peft = baselines.Peft(made.base, made.adapters, dtype)
     for name, act in (("mixed batch", peft.mixed), ("set_adapter", peft.by_role)):
         cases[f"PEFT {name}, {dtype}"] = case(f"PEFT {name}, {dtype}", partial(act, answer=shape.answer))
@@ -126,15 +128,6 @@ def _roles(plan: Plan, made: Made) -> Sheet:
     return sheet
 
 
-def _peers_dtype(plan: Plan, made: Made, batch: int) -> str:
-    """Return the dtype in which the peers are faster: beside that one ours must stand."""
-    if made.shape.dtype == "float32":
-        return "float32"
-    plan.tell(f"which of float32 and {made.shape.dtype} suits transformers here")
-    asked = [prompt(made.shape, made.shape.prompt, 100 + at) for at in range(batch)]
-    return baselines.faster_dtype(made.base, ("float32", made.shape.dtype), asked)
-
-
 def _throughput(plan: Plan, made: Made) -> Sheet:
     shape, size = made.shape, 16
     decoder = seated(plan, made)
@@ -150,7 +143,7 @@ def _throughput(plan: Plan, made: Made) -> Sheet:
         return ask
 
     cases = {"ours": case(lambda asked: answers(decoder, asked, shape.answer, 0))}
-    dtype = _peers_dtype(plan, made, size)
+    dtype = baselines.peers_dtype(plan, made, size)
     net = baselines.base(made.base, dtype)
     cases[f"generate, {dtype}"] = case(partial(baselines.generate, net, answer=shape.answer))
     continuous = baselines.Continuous(made.base, dtype, answer=shape.answer, tokens=tokens)

@@ -40,6 +40,7 @@ PARTS = {
     ("decode", "steps"): ("exact B=4 k=4", "fast B=4 k=4", "exact: grain"),
     ("decode", "roles"): ("ours ÷ PEFT mixed batch", "ours ÷ PEFT set_adapter", "answers equal PEFT's"),
     ("decode", "throughput"): ("ours ÷ generate", "ours ÷ continuous batching"),
+    ("decode", "mixed"): ("ours ÷ generate", "answers of 1 to 9"),
     ("decode", "overhead"): ("T: step, whole", "T: outside the model"),
     ("decode", "load"): (
         "ours, base, 4 callers",
