@@ -5,8 +5,8 @@ python .ci/suites.py lm rag        some
 python .ci/suites.py --soak        the long runs
 
 A suite is a folder of tests/, or `house` for the files directly in tests/. `pure` is tests/placement once
-more, in an environment that has neither Ray nor torch. Suites that start no Ray run two at a time, and only
-the decisions run beside one that does. Exits 1 if any suite failed, after all have run.
+more, in an environment that has neither Ray nor torch. Suites that start no Ray run two at a time, the long
+ones of them beside one that does. Exits 1 if any suite failed, after all have run.
 """
 
 import math
@@ -36,7 +36,7 @@ ABSENT_IN_PURE = ("ray", "torch", "numpy", "transformers", "qdrant_client", "qdr
 #: What both `pure` and `placement` run.
 DECISIONS = ("tests/placement",)
 #: What is computed beside suites that start Ray: it waits for nobody.
-ASIDE = {"pure", "placement", "storm"}
+ASIDE = {"pure", "placement", "storm", "lm"}
 TESTS_LIMIT_S = 40 * 60.0
 SOAK_LIMIT_S = 4 * 3600.0
 #: how long a suite that is interrupted may take to end what it began
@@ -216,8 +216,8 @@ def send(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
 def run_all(suites: list[Suite], runner: Runner) -> list[Outcome]:
     """Run suites in two lanes, and return how they ended, in their order.
 
-    First those that start no Ray, two at a time. Then those that do, one at a time, and beside them the
-    decisions, which wait for nobody and give way.
+    First those that start no Ray, two at a time. Then those that do, one at a time, and beside them what
+    is long, waits for nobody and gives way.
     """
     rayed = [suite for suite in suites if suite.starts_ray]
     aside = [suite for suite in suites if rayed and suite.name in ASIDE]
