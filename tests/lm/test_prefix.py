@@ -163,6 +163,27 @@ def test_each_part_of_a_beginning_may_be_kept_by_another():
     assert [number for _, _, number in room.copied[-3:]] == [20, 10, 10]
 
 
+def test_where_a_copy_does_not_fit_the_head_serves_in_place():
+    """Of a beginning that stands in two places, what stands first is taken over, and only that is told."""
+    room = Room(86)
+    room.say("a", [*PERSONA, 1])
+    room.say("a", [*PERSONA, 2, 3, 4])
+    copied, turn = len(room.copied), [*PERSONA, 2, 3, 4, 5]
+    row, found = room.ask("a", turn)
+    assert (found, len(room.copied)) == (len(PERSONA), copied)
+    assert room.holds(row, "a", turn)
+
+
+def test_what_another_covers_that_ran_beside_it_is_not_kept():
+    """Of two in flight with one beginning, the shorter is given up when the longer one ends."""
+    room = Room()
+    short, _ = room.ask("a", PERSONA[:20])
+    long, _ = room.ask("a", PERSONA[:30])
+    room.prefixes.give(short, PERSONA[:20], 20)
+    room.prefixes.give(long, PERSONA[:30], 30)
+    assert room.prefixes.kept_rows == 30
+
+
 def test_a_session_much_longer_than_the_head_it_shares_is_kept_whole():
     """So that its next turn goes on in place."""
     room = Room()
