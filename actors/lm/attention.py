@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from actors.lm.varlen import Flash
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -83,7 +83,8 @@ class Packed:
     """One forward over N tokens: where each is written (`rows`, [N]), what each span sees. Single use.
 
     Spans of one query come first; tokens behind the last span are padding and get zeros.
-    `interlude` is called by each layer before it writes or reads, and may run other forwards.
+    `interlude` is called by each layer before it writes or reads, and may run other forwards. `flashes` are
+    the kernel's calls for these spans, where they stand on the device already.
     """
 
     def __init__(
@@ -92,15 +93,18 @@ class Packed:
         spans: tuple[Span, ...],
         store: Rows,
         interlude: Callable[[], None] | None = None,
+        flashes: Sequence[Flash] = (),
     ) -> None:
         self.rows = rows
         self.spans = spans
         self.store = store
         self.interlude = interlude
+        #: whether a layer was given where its sequences stand by the host, and not by tensors of the device
+        self.on_host = False
         self._singles = sum(1 for _ in takewhile(lambda span: span.stop - span.start == 1, spans))
         #: by window and whether the layer is eager: layers of one kind share views and biases
         self._sights: dict[tuple[int | None, bool], list[Sight]] = {}
-        self._flashes: list[Flash] = []
+        self._flashes = [*flashes]
 
     def read(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, form: Form) -> Tensor:
         """Write keys and values to their rows, attend per sequence."""
@@ -113,6 +117,7 @@ class Packed:
         if not form.eager and Flash.fits(query, value):
             flash = [each.attend(query, keys, values, form.scaling, form.window) for each in self.flashes()]
             return self._whole(flash, query.shape[2])
+        self.on_host = True
         sights = self._see(form, query)
         singles = 0 if form.eager else self._singles
         parts = [_attend_rows(query, key.shape[1], sights[:singles], index, form)] if singles else []

@@ -261,6 +261,7 @@ class Decoder:
             kernels=dict(self._model.kernels),
             row_kernels=dict(self._model.slots.chosen),
             measured=self._model.measured,
+            decoding=self._model.decoding,
         )
 
     async def generate(self, request: Request) -> AsyncIterator[Delta]:

@@ -15,6 +15,8 @@ from actors.lm.families import survey
 from actors.lm.fit import fit
 from actors.lm.header import AdapterError
 from actors.lm.measured import Measured, conditions, recall, settle
+from actors.lm.moulds import Moulds
+from actors.lm.recordings import cuda_graphs
 from actors.lm.rows import SCRATCH, Rows
 from actors.lm.slots import Chunk, Head, Slots
 from actors.lm.weights import find_device, read_base
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from actors.lm.measured import Times
+    from actors.lm.recordings import Capture
 
 PROBE_TOKENS = 8
 #: How far logits of the same tokens, read at once or in pieces, may be apart, as a share of their spread.
@@ -66,6 +69,8 @@ class Model:
     #: whether that, and the ways of `slots`, were measured now or remembered; and what could not be kept
     measured: str = "measured"
     deterministic: bool = False
+    #: runs decode steps, where they can be recorded
+    moulds: Moulds | None = None
 
     @classmethod
     def load(  # noqa: PLR0913 -- the options of a base, each by its name
@@ -88,16 +93,15 @@ class Model:
         and fp32 on the CPU: there it equals PEFT, and a CPU without 16-bit units is slower in bf16. `kernels`
         "auto" runs each Linear of an fp32 CPU base by the fastest library kernel (`fit`), with the weights
         of a 16-bit checkpoint kept in 16 bits; "torch" runs them as transformers does, so that logits equal
-        PEFT's to the bit. What is measured holds for the threads that torch has now; it is kept in the folder
-        `kept`, if one is named, and the next start chooses the same. `slot_dtype` is that of images: float32,
-        or bfloat16, rounded.
+        PEFT's to the bit. On CUDA "auto" is to record decode steps (`record`). What is measured holds for the
+        threads that torch has now; it is kept in the folder `kept`, if one is named, and the next start
+        chooses the same. `slot_dtype` is that of images: float32, or bfloat16, rounded.
 
         Raises UserError LM009 if the device is not there or has no room, LM010 if the model cannot be loaded
         whole or needs what is not built, LM023 if `deterministic` cannot be kept here.
         """
         where, auto = find_device(device), kernels == "auto"
         net, config, kind = read_base(path, dtype, where, narrow=auto)
-        text = config.get_text_config()
         try:
             nn.Module.to(net, where).train(mode=False).requires_grad_(requires_grad=False)
             if deterministic:
@@ -116,11 +120,13 @@ class Model:
         except RuntimeError as error:
             told = f"base model {path}, its kv_cache and its slots cannot be put on {where}: {error}"
             raise UserError("LM009", told, "lower kv_cache, slots or max_rank, or free the device") from error
-        model = cls(net, where, kind, text.vocab_size, nbytes, rows, arena)
+        model = cls(net, where, kind, config.get_text_config().vocab_size, nbytes, rows, arena)
         model.grain, model.kernels, model.kernel_times_s = fitted.grain, fitted.chosen, fitted.times_s
         model.measured = settle(folder, under, known, Measured(fitted.times_s, arena.chosen))
         model.deterministic = deterministic
         model._check()
+        if auto and where.type == "cuda":
+            model.record(cuda_graphs(where))
         return model
 
     def forward(self, parts: Sequence[Part], *, interlude: Callable[[], None] | None = None) -> Tensor:
@@ -155,6 +161,9 @@ class Model:
         return torch.cat(logits)[sorted(range(len(places)), key=places.__getitem__)]
 
     def _forward(self, net: nn.Module, parts: Sequence[Part], interlude: Callable[[], None] | None) -> Tensor:
+        moulds = self.moulds
+        if moulds is not None and interlude is None and net is self.net and moulds.fit(parts):
+            return moulds.run(parts)
         singles = [index for index, part in enumerate(parts) if len(part.tokens) == 1]
         order = [singles[place] for place in self.slots.plan([parts[index].slot for index in singles]).order]
         rows_slots = [parts[index].slot for index in order]
@@ -202,6 +211,24 @@ class Model:
         """Have the net `shadow` serve the free `slot` until it is emptied; it shares weights and KV rows."""
         self.slots.empty(slot)
         self.slots.shadows[slot] = shadow
+
+    @torch.inference_mode()
+    def record(self, capture: Capture) -> None:
+        """Have decode steps run in fixed shapes and recorded by `capture`, if a trial shows that they may be.
+
+        Else they are run as before, and `decoding` says why.
+        """
+        self.moulds = Moulds(self.net, self.slots, self.rows, self.device, self.grain, capture)
+        scratch, places = self.rows.scratch, range(0, 6, 2)
+        first, then = (
+            [Part(0, [place + at], at, scratch + place, wanted=True) for place in places] for at in (0, 1)
+        )
+        self.moulds.trial(first, then)
+
+    @property
+    def decoding(self) -> str:
+        """Say how decode steps are run where they may be recorded; "" elsewhere."""
+        return "" if self.moulds is None else self.moulds.told
 
     def _run(
         self, net: nn.Module, tokens: list[int], positions: list[int], packed: Packed, keep: list[int]

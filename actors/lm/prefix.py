@@ -3,18 +3,18 @@
 Rows belong to a content (the digest of an adapter's image, "" for the base) and to the tokens before them,
 so they are found by both. A span of rows is *running* while its request is in flight, and may be *kept*
 when it has ended: kept spans fill room that nobody needs and are evicted, the least recently used first, as
-soon as somebody does.
+soon as somebody does. A kept one may lack its head, if others have that: then it is found behind any of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class Stretch:
-    """A span of `size` rows from `row`, and the tokens whose keys and values its `written` first hold."""
+    """A span of `size` rows from `row`, for the tokens of a request from its `first` one on.
+
+    `written` tokens of the request are known, those before `first` included: their rows stand in other spans.
+    """
 
     row: int
     size: int
@@ -32,10 +35,19 @@ class Stretch:
     tokens: NDArray[np.int32]
     written: int
     used_s: float
+    first: int = 0
 
     @property
     def stop(self) -> int:
         return self.row + self.size
+
+
+class Segment(NamedTuple):
+    """Tokens [start, stop) of a prompt, whose rows stand in `source`."""
+
+    source: Stretch
+    start: int
+    stop: int
 
 
 class Prefixes:
@@ -78,22 +90,22 @@ class Prefixes:
         if not any(size >= rows for _, size in self._runs(self._kept.values())):
             return None
         prompt = np.array(tokens, dtype=np.int32)
-        source, count = self._longest(content, prompt, 0)
-        if source is not None:
-            source.used_s = self._clock()
-            row = self._take_over(source, rows, lossless=True) if source.size == count else None
-        else:
-            row = None
+        known = self._known(self._of.get(content, ()), prompt, 0, len(prompt) - 1)
+        count, row = _reach(known, 0), None
+        self._touch(known)
+        if len(known) == 1 and known[0].source.size == count:
+            row = self._take_over(known[0].source, rows, lossless=True)
         if row is None:
             row = self._spans.take(rows)
             if row is None:
-                row = self._make_room(rows, spare=source)
-            if row is not None and source is not None:
-                self._copy(source.row, row, count)
-        if row is None and source is not None:
-            row = self._take_over(source, rows, lossless=False)
+                row = self._make_room(rows, spare=[segment.source for segment in known])
+            if row is not None:
+                self._bring(known, row)
+        if row is None and known:
+            count = known[0].stop
+            row = self._take_over(known[0].source, rows, lossless=False)
         if row is None:
-            row, count = self._make_room(rows, spare=None), 0
+            row, count = self._make_room(rows, spare=()), 0
         if row is None:
             return None
         self._add(self._running, Stretch(row, rows, content, prompt, count, self._clock()))
@@ -115,10 +127,11 @@ class Prefixes:
         """
         stretch = self._running[row]
         begun = self._whole(stretch.written)
-        source, count = self._longest(stretch.content, stretch.tokens, begun)
-        if source is not None and count > stretch.written:
-            source.used_s = self._clock()
-            self._copy(source.row + begun, row + begun, count - begun)
+        known = self._known(self._of[stretch.content], stretch.tokens, begun, len(stretch.tokens) - 1)
+        count = _reach(known, begun)
+        if count > stretch.written:
+            self._touch(known)
+            self._bring(known, row)
             self._count_hit(count - stretch.written, fresh=stretch.written == 0)
             stretch.written = count
         return stretch.written
@@ -127,48 +140,78 @@ class Prefixes:
         """End the running span at `row`, whose first rows hold `tokens`; keep of it what can be used again.
 
         `tokens` are those of prompt and answer whose keys and values are written (never the last of an
-        answer); so many of the first as `computed_as_prompt` were computed as prompt, or copied from such.
+        answer); so many of the first as `computed_as_prompt` were computed as prompt, or copied from such. A
+        head that others keep is given back if it is half of all or more: what lacks its head cannot be taken
+        over in place, and a longer rest would be copied at each turn.
         """
         stretch = self._running[row]
         self._remove(self._running, stretch)
         count = len(tokens) if self._grid == 1 else min(computed_as_prompt, len(tokens))
         stretch.tokens = np.array(tokens[: self._whole(count)], dtype=np.int32)
         stretch.written, stretch.used_s = len(stretch.tokens), self._clock()
-        same = [other for other in self._of.get(stretch.content, ()) if other.row in self._kept]
-        covering = next((other for other in same if _begins(other.tokens, stretch.tokens)), None)
-        if not stretch.written or covering is not None:
-            if stretch.written and covering is not None:
-                covering.used_s = stretch.used_s
+        covered: list[Stretch] = []
+        others: list[Stretch] = []
+        for other in self._of.get(stretch.content, ()):
+            if other.row in self._kept:
+                (covered if _goes_on(stretch.tokens, other.tokens) else others).append(other)
+        heads = self._known(others, stretch.tokens, 0, stretch.written)
+        reach = _reach(heads, 0)
+        if 2 * reach >= stretch.written:
+            self._touch(heads)
+        else:
+            reach = 0
+        if reach == stretch.written:
             self._spans.free(row, stretch.size)
             return
-        for other in same:
-            if _begins(stretch.tokens, other.tokens):
-                self._drop(other)
+        for other in covered:
+            self._drop(other)
+        if reach:
+            self._spans.free(row, reach)
         if stretch.size > stretch.written:
             self._spans.free(row + stretch.written, stretch.size - stretch.written)
-        stretch.size = stretch.written
+        stretch.row, stretch.first, stretch.size = row + reach, reach, stretch.written - reach
         self._add(self._kept, stretch)
         self.kept_rows += stretch.size
 
     def _whole(self, count: int) -> int:
         return count - count % self._grid
 
-    def _longest(self, content: str, prompt: NDArray[np.int32], least: int) -> tuple[Stretch | None, int]:
-        """Return the span that holds most of the beginning of `prompt`, and how many tokens of it.
+    def _known(
+        self, among: Collection[Stretch], tokens: NDArray[np.int32], begun: int, most: int
+    ) -> list[Segment]:
+        """Return what `among` spans together hold of the first `most` of `tokens`, as far as it goes.
 
-        Returns None and 0 if none holds more than `least` of them, a number of whole cells.
+        Segments follow each other from token `begun` on, a number of whole cells, and as few as can be.
         """
-        limit = self._whole(len(prompt) - 1)
-        best, count = None, least
-        for stretch in self._of.get(content, ()):
+        known: list[Segment] = []
+        while (found := self._longest(among, tokens, begun, self._whole(most))) is not None:
+            known.append(found)
+            begun = found.stop
+        return known
+
+    def _longest(
+        self, among: Collection[Stretch], tokens: NDArray[np.int32], begun: int, limit: int
+    ) -> Segment | None:
+        best, count = None, begun
+        for stretch in among:
             most = min(stretch.written, limit)
             # a span that cannot beat the best so far costs one comparison
-            if most <= count or stretch.tokens[count] != prompt[count]:
+            if most <= count or stretch.first > begun or stretch.tokens[count] != tokens[count]:
                 continue
-            same = self._whole(_common(stretch.tokens[:most], prompt[:most]))
+            same = self._whole(_common(stretch.tokens[:most], tokens[:most]))
             if same > count:
                 best, count = stretch, same
-        return best, count if best is not None else 0
+        return None if best is None else Segment(best, begun, count)
+
+    def _touch(self, segments: Iterable[Segment]) -> None:
+        now_s = self._clock()
+        for segment in segments:
+            segment.source.used_s = now_s
+
+    def _bring(self, segments: Iterable[Segment], row: int) -> None:
+        """Copy `segments` to where they belong in the span at `row`."""
+        for source, start, stop in segments:
+            self._copy(source.row + start - source.first, row + start, stop - start)
 
     def _runs(self, evicted: Iterable[Stretch]) -> Iterator[tuple[int, int]]:
         """Yield (start, size) of each gap that there would be without the kept spans `evicted`."""
@@ -184,12 +227,16 @@ class Prefixes:
         if size:
             yield start, size
 
-    def _make_room(self, rows: int, spare: Stretch | None) -> int | None:
+    def _make_room(self, rows: int, spare: Collection[Stretch]) -> int | None:
         """Evict kept spans but `spare`, of the least recently used ones that suffice, and take `rows` rows.
 
-        Returns None, with nothing evicted, if all of them would not suffice.
+        Of those used together, one goes before the head that it lacks. Returns None, with nothing evicted, if
+        all of them would not suffice.
         """
-        oldest = sorted((one for one in self._kept.values() if one is not spare), key=lambda one: one.used_s)
+        oldest = sorted(
+            (one for one in self._kept.values() if one not in spare),
+            key=lambda one: (one.used_s, -one.first),
+        )
 
         def suffices(count: int) -> bool:
             return any(size >= rows for _, size in self._runs(oldest[:count]))
@@ -282,8 +329,12 @@ def _common(first: NDArray[np.int32], second: NDArray[np.int32]) -> int:
     return place if unequal[place] else len(unequal)
 
 
-def _begins(tokens: NDArray[np.int32], prefix: NDArray[np.int32]) -> bool:
-    return len(prefix) <= len(tokens) and bool((tokens[: len(prefix)] == prefix).all())
+def _goes_on(tokens: NDArray[np.int32], prefix: NDArray[np.int32]) -> bool:
+    return len(prefix) < len(tokens) and bool((tokens[: len(prefix)] == prefix).all())
+
+
+def _reach(segments: Sequence[Segment], begun: int) -> int:
+    return segments[-1].stop if segments else begun
 
 
 def _least(most: int, good: Callable[[int], bool]) -> int:

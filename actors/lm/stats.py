@@ -49,6 +49,8 @@ class Stats:
     row_kernels: Mapping[int, str]
     #: whether these choices were measured at this start or remembered from an earlier one
     measured: str
+    #: how decode steps are run on a device that may record them; "" elsewhere
+    decoding: str = ""
 
     @property
     def stalled(self) -> bool:
@@ -69,6 +71,7 @@ class Stats:
             f"kernels {kernels}" if kernels else "",
             f"of slots {ways}" if ways else "",
             f"they were {self.measured}" if kernels else "",
+            f"decode steps are {self.decoding}" if self.decoding else "",
         ]
         return "; ".join(part for part in parts if part)
 

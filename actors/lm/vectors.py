@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from actors.lm.recordings import CAPTURING
 from actors.lm.request import HeldUse
 from placement.errors import WorldError
 from placement.units import format_bytes
@@ -116,7 +117,8 @@ class Held:
 def give_back(device: torch.device) -> None:
     """Return what was freed on `device` to it; PyTorch would keep it for its own next use."""
     if device.type == "cuda":
-        torch.cuda.empty_cache()
+        with CAPTURING:
+            torch.cuda.empty_cache()
 
 
 def reserved(device: torch.device) -> int | None:

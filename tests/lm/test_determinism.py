@@ -5,6 +5,7 @@ equal only if the logits are.
 """
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -112,6 +113,30 @@ async def test_a_second_turn_is_that_of_a_decoder_which_never_heard_the_first(st
     never = load(world)
     try:
         never.attach(first.item, images[first.item])
+        assert await answer(never, turn) == warm
+    finally:
+        never.stop()
+
+
+async def test_sessions_that_share_a_kept_head_answer_as_one_that_never_knew_it(
+    steady_decoder, world, images
+):
+    """The head of three sessions is kept once, and the last one's second turn has the bits of a cold one."""
+    decoder, persona = steady_decoder, [(5 * place + 2) % 300 for place in range(2 * GRID)]
+    kept = []
+    for at in range(3):
+        own = [(3 * place + at) % 300 for place in range(GRID + 9)]
+        first = Request(f"s{at}", NAMES[0], [*persona, *own], Sampling(max_tokens=4))
+        told = [token for tokens, _ in await answer(decoder, first) for token in tokens]
+        kept.append(decoder.stats().kv_rows_kept)
+    assert [more - less for less, more in pairwise(kept)] == [GRID, GRID]
+    turn = Request("turn", NAMES[0], [*first.tokens, *told, 5], Sampling(max_tokens=12, logprobs=20))
+    before = decoder.stats().prefix_tokens
+    warm = await answer(decoder, turn)
+    assert decoder.stats().prefix_tokens - before == 3 * GRID
+    never = load(world)
+    try:
+        never.attach(NAMES[0], images[NAMES[0]])
         assert await answer(never, turn) == warm
     finally:
         never.stop()

@@ -138,6 +138,86 @@ def test_a_longer_prefix_replaces_the_one_it_covers():
     assert room.prefixes.evictions == 0
 
 
+def test_two_sessions_of_a_persona_hold_it_once():
+    """Of the second only its own rows are kept, and its next turn finds the head in the first one's."""
+    room = Room(200)
+    room.say("a", [*PERSONA, 1, 2])
+    room.say("a", [*PERSONA, 3, 4, 5])
+    assert room.prefixes.kept_rows == len(PERSONA) + 2 + 3
+    turn = [*PERSONA, 3, 4, 5, 6]
+    row, found = room.ask("a", turn)
+    assert found == len(PERSONA) + 3
+    assert room.holds(row, "a", turn)
+
+
+def test_each_part_of_a_beginning_may_be_kept_by_another():
+    """What three requests have in common, two by two, is held once; a fourth finds it all."""
+    room = Room(200)
+    room.say("a", [*PERSONA[:20], 1])
+    room.say("a", [*PERSONA[:30], 2])
+    room.say("a", [*PERSONA, 3])
+    assert room.prefixes.kept_rows == 21 + 11 + 11
+    row, found = room.ask("a", [*PERSONA, 4])
+    assert found == len(PERSONA)
+    assert room.holds(row, "a", PERSONA)
+    assert [number for _, _, number in room.copied[-3:]] == [20, 10, 10]
+
+
+def test_where_a_copy_does_not_fit_the_head_serves_in_place():
+    """Of a beginning that stands in two places, what stands first is taken over, and only that is told."""
+    room = Room(86)
+    room.say("a", [*PERSONA, 1])
+    room.say("a", [*PERSONA, 2, 3, 4])
+    copied, turn = len(room.copied), [*PERSONA, 2, 3, 4, 5]
+    row, found = room.ask("a", turn)
+    assert (found, len(room.copied)) == (len(PERSONA), copied)
+    assert room.holds(row, "a", turn)
+
+
+def test_what_another_covers_that_ran_beside_it_is_not_kept():
+    """Of two in flight with one beginning, the shorter is given up when the longer one ends."""
+    room = Room()
+    short, _ = room.ask("a", PERSONA[:20])
+    long, _ = room.ask("a", PERSONA[:30])
+    room.prefixes.give(short, PERSONA[:20], 20)
+    room.prefixes.give(long, PERSONA[:30], 30)
+    assert room.prefixes.kept_rows == 30
+
+
+def test_a_session_much_longer_than_the_head_it_shares_is_kept_whole():
+    """So that its next turn goes on in place."""
+    room = Room()
+    room.say("a", PERSONA[:10])
+    room.say("a", [*PERSONA[:9], *range(20)])
+    copied = len(room.copied)
+    assert room.say("a", [*PERSONA[:9], *range(22)]) == 9 + 20
+    assert len(room.copied) == copied
+
+
+def test_what_has_lost_its_head_serves_again_when_the_head_is_back():
+    """Without it nothing of the rest is found, and nothing is computed twice once somebody has read it."""
+    room = Room(200)
+    room.say("a", [*PERSONA, 1])
+    room.say("a", [*PERSONA, 2, 3, 4])
+    row, _ = room.prefixes.take("a", [*PERSONA, 1, 9], 43)
+    room.prefixes.give(row, [], 0)
+    assert room.prefixes.kept_rows == 3
+    row, found = room.ask("a", [*PERSONA, 2, 3, 4, 5])
+    assert found == 0
+    room.prefixes.give(row, PERSONA, len(PERSONA))
+    assert room.say("a", [*PERSONA, 2, 3, 4, 5]) == len(PERSONA) + 3
+
+
+def test_a_head_outlives_what_lacks_it():
+    """Of a head and the rests that are used with it, the rests are evicted first."""
+    room = Room(86)
+    room.say("a", [*PERSONA, 1])
+    room.say("a", [*PERSONA, 2, 3, 4])
+    room.prefixes.give(room.prefixes.take("z", [1, 2], 41)[0], [], 0)
+    assert (room.prefixes.evictions, room.prefixes.kept_rows) == (1, 41)
+    assert room.say("a", [*PERSONA, 2]) == len(PERSONA)
+
+
 def test_the_least_recently_used_are_evicted_first():
     """Room is made of the oldest, and a use makes a prefix young again."""
     room = Room(46)
