@@ -50,11 +50,15 @@ class Description:
             "actors": ", ".join(self.actors),
             "activated by" if thing.kind == "role" else "read by": ", ".join(self.activated_by) or "nobody",
             "its entry": "; ".join(self.rules),
-            "asked": f"{thing.hits} times{last}; activated {thing.activations} times",
+            "asked": f"{_times(thing.hits)}{last}; activated {_times(thing.activations)}",
             "leases": str(thing.leases or "none"),
             "problem": thing.problem,
         }
         yield from (f"  {label:<13} {fact}" for label, fact in facts.items() if fact)
 
     def __str__(self) -> str:
-        return "\n".join(line for title, told in self.parts() for line in (title, *told))
+        return "\n\n".join("\n".join((title, *told)) for title, told in self.parts())
+
+
+def _times(count: int) -> str:
+    return f"{count} time{'' if count == 1 else 's'}"

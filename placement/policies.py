@@ -122,8 +122,9 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         yield from bring(state, item, missing[item], reason, bookings, now_s)
     kept_free = _waited_for(state) | bookings.waiting
     for item, rest in missing.items():
-        idle = "" if rest == state.home(item) else f"idle for {state.idle_s(item):.0f} s; "
-        for suggested in copy(state, item, rest, f"{idle}it rests at {rest}"):
+        idle = f"idle for {state.idle_s(item):.0f} s; it rests at {rest}"
+        reason = f"it rests at {rest}, its home" if rest == state.home(item) else idle
+        for suggested in copy(state, item, rest, reason):
             target = suggested.target
             if target not in kept_free and not crowded(state, target, suggested.nbytes, limits):
                 yield suggested

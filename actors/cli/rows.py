@@ -52,7 +52,8 @@ def describe(
     if json:
         screen.json("describe", **asdict(told))
         return
-    for title, lines in told.parts():
+    for number, (title, lines) in enumerate(told.parts()):
+        screen.write("\n" * bool(number), end="")
         screen.write(title, "bold")
         for line in lines:
             screen.write(line)

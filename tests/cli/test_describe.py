@@ -70,6 +70,7 @@ def test_describe_ends_with_events_and_why_here(tierce, lab):
     done = tierce("describe", "coder")
     out = done.out.splitlines()
     assert out[0] == f"role {ITEM}: ready, 1.7 MiB"
+    assert "  asked         7 times, the last 2s ago; activated 1 time" in out
     assert "  activated by  user, schedule" in out
     assert "  its entry     warmed after artist; unloads after 10min idle" in out
     events, here = out.index("Events"), out.index("Why here")

@@ -100,6 +100,7 @@ def test_a_home_is_by_the_file():
     """It rests there, so no time takes it away."""
     here = lab_of(role("a", RAM)).here(role("a"), RAM)
     assert here.rule == "its home by the file"
+    assert here.came == "0s ago from desk:SSD in 100ms: it rests at desk:RAM, its home"
     assert here.unloads == ("never by itself: it rests here",)
 
 
