@@ -17,14 +17,16 @@ from actors.names import Handles
 from actors.roundtable import hold, nobody
 from actors.sources import resolve
 from actors.stream import Stream
-from placement.errors import TierceError, WorldError
+from placement.errors import TierceError, UserError, WorldError
 
 if TYPE_CHECKING:
     from actors.answer import Answer, Event
+    from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.roundtable import RoundTable
     from actors.warming import Warming
+    from placement.why import Why
 
 CALL_S = 30.0
 #: A role's adapter is read, and fetched where it lies at an address, before the change is done.
@@ -163,6 +165,21 @@ class AioLab:
         """Return the text of a file of the lab as it stands, with what was said in code and on the line."""
         text: str = await self._call("coordinator", "export")
         return text
+
+    async def describe(self, name: str) -> Description:
+        """Say all of a role, a shard or a version: who may ask it, its story, and why it is where it is."""
+        told: Description = await self._call("coordinator", "describe", name)
+        return told
+
+    async def why(self, name: str) -> Why:
+        """Say why a role, a shard or a version is where it is, copy by copy.
+
+        Raises UserError TRC023 for one of which nothing is here.
+        """
+        told = await self.describe(name)
+        if told.why is None:
+            raise UserError("TRC023", f"nothing of {name} is here: {told.note}", "see `tierce describe`")
+        return told.why
 
     async def story(self, item: str) -> list[Line]:
         """Say what happened to a role or shard, oldest first, with causes."""

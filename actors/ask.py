@@ -66,6 +66,11 @@ class Stamp:
 USER = Stamp("user")
 
 
+def named(caller: str) -> str:
+    """Return who asks as a sentence names it: "the user", "the schedule", "role coder"."""
+    return f"the {caller}" if caller in {"user", "schedule"} else f"role {caller}"
+
+
 def drawn_by(ask: Ask, own: Generation) -> Sampling:
     """Return how to draw the answer: as the question says, else as the role does. Raises UserError LM006."""
     settings: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from actors.homecoming import come_home
 from actors.muster import joined, role_spec
 from actors.raising import Raising
 from placement.config.edits import Edit, change, entry
+from placement.config.problems import nearest
 from placement.errors import TierceError, UserError, WorldError
 from placement.messages import MoveOrdered, Registered, Removed
 from placement.state import Item
@@ -103,8 +104,18 @@ def item_named(coordinator: Coordinator, name: str) -> Item:
             return item
     if name in crew.lab.roles or name in crew.lab.rag:
         raise not_movable(coordinator, name)
-    known = ", ".join(spec.name for spec in state.items.values())
-    raise UnknownName("TRC001", f"the lab has no role or shard {name!r}", f"it has: {known}")
+    raise unknown(coordinator, name)
+
+
+def unknown(coordinator: Coordinator, name: str) -> UnknownName:
+    """Return the error TRC001 for a name that the lab does not have: the one most like it, and all it has."""
+    _, crew = coordinator.brain()
+    known = (*crew.lab.roles, *crew.lab.rag)
+    near = nearest(name.partition("@")[0], known)
+    meant = f"did you mean {near!r}? " if near is not None else ""
+    return UnknownName(
+        "TRC001", f"the lab has no role or shard {name!r}", f"{meant}it has: {', '.join(known)}"
+    )
 
 
 def not_movable(coordinator: Coordinator, name: str) -> TierceError:

@@ -15,10 +15,12 @@ from placement.errors import WorldError
 
 if TYPE_CHECKING:
     from actors.answer import Answer, Event
+    from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.roundtable import RoundTable
     from actors.warming import Warming
+    from placement.why import Why
 
 T = TypeVar("T")
 
@@ -133,6 +135,12 @@ class Lab:
 
     def export(self) -> str:
         return self._wait(self.aio.export())
+
+    def describe(self, name: str) -> Description:
+        return self._wait(self.aio.describe(name))
+
+    def why(self, name: str) -> Why:
+        return self._wait(self.aio.why(name))
 
     def story(self, item: str) -> list[Line]:
         return self._wait(self.aio.story(item))

@@ -6,17 +6,15 @@ Every decision is the Machine's; this file turns each command into calls and eac
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from actors import applying, changes, orders, planning, said, wants
+from actors import applying, changes, describing, orders, planning, said, wants
+from actors.ask import named
 from actors.beats import Beats
-from actors.census import Census, Presence, listing
+from actors.census import Census
 from actors.crew import Crew
 from actors.effects import COPY_S, DRAIN_S, Effects
 from actors.errors import reach
@@ -31,9 +29,11 @@ from placement.invariants import check
 from placement.machine import Machine
 from placement.messages import Copy, Drop, Event, Grant, Refuse, describe
 from placement.state import Item
+from placement.tale import outcome
 
 if TYPE_CHECKING:
     from actors.answer import Activation
+    from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
     from actors.spec import LabSpec
@@ -264,7 +264,7 @@ class Coordinator:
         if machine is None:  # taken down meanwhile
             return
         event = await self.effects.perform(command, machine.state.items[command.item])
-        self.journal.end(command.op, command.item, describe(event), time.time())
+        self.journal.end(command.op, command.item, outcome(command, event), time.time())
         if self.machine is machine:
             self.take(event)
 
@@ -294,7 +294,7 @@ class Coordinator:
         return await wants.bring(self, Item(item), caller, within_s)
 
     async def fetch(self, role: str, caller: str, within_s: float) -> str:
-        return await wants.fetch(self, role, caller, within_s)
+        return await wants.fetch(self, role, named(caller), within_s)
 
     async def move(self, name: str, to: str | None, node: str | None, within_s: float) -> Thing:
         return await orders.move(self, name, to, node, within_s)
@@ -326,24 +326,13 @@ class Coordinator:
         return said.export(self.spec, self.edits, self.journal, crew.lab)
 
     async def ps(self) -> Listing:
-        """Say where everything is, from reports asked for now."""
-        machine, crew = await self.opened()
-        others: dict[str, Any] = {}
-        await asyncio.gather(
-            self.beat(),
-            self.beats.ask({f"embedder:{name}": handle for name, handle in crew.embedders.items()}, others),
-            self.beats.ask({f"role:{name}": handle for name, handle in crew.roles.items()}, others),
-        )
-        others["coordinator"] = Presence(os.getpid(), psutil.Process().memory_info().rss, machine.state.epoch)
-        self.census.others = others
-        return listing(crew, self.census, machine, self.journal, time.monotonic())
+        return await describing.ps(self)
+
+    async def describe(self, name: str) -> Description:
+        return await describing.describe(self, name)
 
     async def story(self, name: str) -> list[Line]:
-        await self.opened()
-        lines = self.journal.story(name)
-        if not lines:
-            self.item_named(name)  # or it is nobody's name
-        return lines
+        return await describing.story(self, name)
 
     async def activations(self) -> list[Activated]:
         return self.journal.activations()

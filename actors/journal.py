@@ -10,6 +10,7 @@ import json
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from placement.config.edits import Edit
@@ -84,6 +85,11 @@ class Line:
     at: float
     item: str
     text: str
+
+    def __str__(self) -> str:
+        """Return the local time to the millisecond, and what happened."""
+        at = datetime.fromtimestamp(self.at).astimezone()
+        return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {self.text}"
 
 
 @dataclass(frozen=True, slots=True)

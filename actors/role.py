@@ -114,6 +114,7 @@ class _Course:
 
     began_s: float
     ends_s: float
+    caller: str
     sent: bool = False
     first_token_s: float = 0.0
     activation: Activation | None = None
@@ -168,7 +169,7 @@ class Role:
     async def _answer(self, ask: Ask, stamp: Stamp) -> AsyncGenerator[Event, None]:
         spec = self.spec
         began_s = time.perf_counter()
-        course = _Course(began_s, began_s + ask.deadline_s)
+        course = _Course(began_s, began_s + ask.deadline_s, stamp.caller)
         chat = await self._load_chat(course)
         await together(
             search(self.handles, spec.embedder, spec.shards, ask.question, course.left_s(), course.counsel),
@@ -288,7 +289,7 @@ class Role:
     async def _want(self, course: _Course) -> Activation:
         """Have the coordinator bring the adapter up; what it took to fetch it belongs to the cost."""
         within_s = min(course.left_s(), self.spec.want_s)
-        granted: Activation = await self._coordinator("want", self._item, self.spec.name, within_s=within_s)
+        granted: Activation = await self._coordinator("want", self._item, course.caller, within_s=within_s)
         if course.fetched_s:
             return replace(granted, source="network", total_s=granted.total_s + course.fetched_s)
         return granted

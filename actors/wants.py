@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from actors.answer import Activation
+from actors.ask import named
 from actors.errors import UnknownName
 from actors.versions import Versions
 from placement.errors import TierceError, WorldError
@@ -69,8 +70,8 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     if machine.state.ready(item, machine.state.goal(item)):
         await _hear(coordinator, machine.state.items[item].base, within_s)
     want, future = coordinator.wants.open(machine.state.epoch)
-    coordinator.journal.tell(item, f"asked for by {caller} (want {want})", time.time())
-    coordinator.take(Wanted(want, item, began + within_s))
+    coordinator.journal.tell(item, f"asked for by {named(caller)} (want {want})", time.time())
+    coordinator.take(Wanted(want, item, began + within_s, named(caller)))
     try:
         await _settled(coordinator, future, machine.limits.drain_after_s, within_s + LATE_S)
     except TimeoutError as error:
@@ -107,7 +108,7 @@ def pending(coordinator: Coordinator, role: str) -> bool:
     return all(version.role != role for version in coordinator.journal.versions())
 
 
-async def fetch(coordinator: Coordinator, role: str, caller: str, within_s: float) -> Item:
+async def fetch(coordinator: Coordinator, role: str, cause: str, within_s: float) -> Item:
     """Return the item of a role that is at home on the network: fetched now, if nobody wanted it before.
 
     All who want it wait for one fetch, which goes on for the next one to ask if they give up. Raises
@@ -120,7 +121,7 @@ async def fetch(coordinator: Coordinator, role: str, caller: str, within_s: floa
     if known is not None:
         return Item(known.item)
     if role not in coordinator.fetches:
-        coordinator.journal.tell(role, f"asked for by {caller}: fetched for the first time", time.time())
+        coordinator.journal.tell(role, f"asked for by {cause}: fetched for the first time", time.time())
         task = coordinator.fetches[role] = asyncio.create_task(_fetch(coordinator, role))
         task.add_done_callback(_looked_at)
     try:

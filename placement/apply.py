@@ -167,7 +167,7 @@ def _want(draft: State, event: Wanted, now_s: float) -> None:
     _known(draft, item)
     if event.want in draft.wants:
         return
-    add_want(draft, Want(event.want, item, event.deadline_s, now_s))
+    add_want(draft, Want(event.want, item, event.deadline_s, now_s, event.cause))
     be_patient(draft, item, now_s)
     use(draft, item, now_s)
     asked(draft, item, owed=1)

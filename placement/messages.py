@@ -49,11 +49,15 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A request needs the item where it serves by `deadline_s` (absolute): one Grant or Refuse follows."""
+    """A request needs the item where it serves by `deadline_s` (absolute): one Grant or Refuse follows.
+
+    `cause` says whose request it is, for the stories of what moves for it.
+    """
 
     want: str
     item: Item
     deadline_s: float
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

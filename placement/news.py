@@ -112,6 +112,12 @@ def _unloaded(was: Unload | None, after: State, item: Item) -> Iterator[tuple[It
         yield item, f"not unloaded: used again, or not idle in time{held}"
 
 
+def _loss(after: State, place: Place) -> str:
+    """Return why what was at a place is out of reach, "" if its node lives."""
+    node = after.nodes.get(place.node)
+    return "" if node is None or node.alive else f"node {place.node} is lost: {node.why}"
+
+
 def _changes(before: State, after: State, cause: str) -> Iterator[tuple[Item, str]]:
     if before.ops is not after.ops:
         for op, running in before.ops.items():
@@ -120,5 +126,7 @@ def _changes(before: State, after: State, cause: str) -> Iterator[tuple[Item, st
     for item in after.changed:
         known, places = before.spots.get(item, ()), after.spots.get(item, ())
         if places is not known and item in after.items:
-            yield from ((item, f"no longer at {place} ({cause})") for place in known if place not in places)
+            for place in known:
+                if place not in places:
+                    yield item, f"no longer at {place} ({_loss(after, place) or cause})"
             yield from ((item, f"found at {place} ({cause})") for place in places if place not in known)

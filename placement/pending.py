@@ -14,12 +14,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A request that needs `item` ready where it serves."""
+    """A request that needs `item` ready where it serves; `cause` says whose."""
 
     want: str
     item: Item
     deadline_s: float
     since_s: float
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

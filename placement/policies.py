@@ -70,8 +70,9 @@ def _bring_wanted(
         return []
     spec = state.items[item]
     who = "role" if spec.kind == "adapter" else "shard"
-    patient = now_s - state.queue[item][0].since_s >= limits.drain_after_s
-    reason = f"asked for by {who} {spec.name}"
+    first = state.queue[item][0]
+    patient = now_s - first.since_s >= limits.drain_after_s
+    reason = f"asked for by {first.cause or f'{who} {spec.name}'}"
     return list(bring(state, item, place, reason, bookings, now_s, drains=patient))
 
 
@@ -121,8 +122,9 @@ def keep_home(state: State, items: Iterable[Item], now_s: float, limits: Limits)
         yield from bring(state, item, missing[item], reason, bookings, now_s)
     kept_free = _waited_for(state) | bookings.waiting
     for item, rest in missing.items():
-        idle = "" if rest == state.home(item) else f"idle for {state.idle_s(item):.0f} s; "
-        for suggested in copy(state, item, rest, f"{idle}it rests at {rest}"):
+        idle = f"idle for {state.idle_s(item):.0f} s; it rests at {rest}"
+        reason = f"it rests at {rest}, its home" if rest == state.home(item) else idle
+        for suggested in copy(state, item, rest, reason):
             target = suggested.target
             if target not in kept_free and not crowded(state, target, suggested.nbytes, limits):
                 yield suggested
@@ -203,10 +205,11 @@ def clear_removed(
 ) -> Iterator[Command]:
     """Drop everything of items that left the lab, the log of a shard excepted."""
     for item in sorted(state.retired):
-        stays = remains(state, item)
+        stays, newer = remains(state, item), state.versions.get(state.items[item].name, item)
+        why = "removed from the lab" if newer == item else f"{newer} replaced it"
         for place in state.spots.get(item, ()):
             if place not in stays:
-                yield Drop("", item, place, "removed from the lab")
+                yield Drop("", item, place, why)
 
 
 DEFAULT: tuple[Policy, ...] = (

@@ -94,19 +94,19 @@ def _phase(state: State, item: Item, now_s: float, limits: Limits, *, called: bo
     if item in state.moves:
         return "migrating", f"to {state.moves[item].to}, ordered by {state.moves[item].cause}"
     if state.served_at(item) is not None:
-        return "ready", _away(state, item, now_s, limits)
+        return "ready", away(state, item, now_s, limits)
     permanent = failed_for_good(state, item)
     if permanent is not None:
         return "failed", str(permanent)
     if called or (item, goal) in state.replicas:
         failed = setback(state, item, goal)
-        return "warming", str(failed) if failed else _away(state, item, now_s, limits)
+        return "warming", str(failed) if failed else away(state, item, now_s, limits)
     if not any(state.ready(item, place) for place, _ in state.at(item)):
         return "lost", f"no copy can be read; its durable copy is at {state.items[item].durable}"
-    return "cold", _away(state, item, now_s, limits)
+    return "cold", away(state, item, now_s, limits)
 
 
-def _away(state: State, item: Item, now_s: float, limits: Limits) -> str:
+def away(state: State, item: Item, now_s: float, limits: Limits) -> str:
     """Return why an item is not where it should rest now, "" if it is or nothing is in its way."""
     rest = state.rest(item, now_s)
     if (item, rest) in state.replicas:

@@ -115,6 +115,10 @@ class Bookings:
                 free.seats[spec.base] -= 1
         return Booking(now, victims)
 
+    def in_line(self, place: Place, *, by_bytes: bool) -> tuple[Item, ...]:
+        """Return who would have to leave a place for a want, who goes first at the front."""
+        return tuple(self._candidates(place, math.inf, by_bytes=by_bytes))
+
     def _victims(self, spec: Spec, place: Place, free: Free, before_s: float) -> tuple[Item, ...] | None:
         """Return whom to evict, least needed first, or None if all that may go is not enough."""
         nbytes_short = spec.nbytes - free.soon_nbytes

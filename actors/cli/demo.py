@@ -22,7 +22,7 @@ from actors.cli.costs import cost_table
 from actors.cli.faults import Exit
 from actors.cli.screen import Screen
 from actors.cli.table import listing_tables
-from actors.cli.talk import cost_line, move_line, show_sources, story_line, talk
+from actors.cli.talk import cost_line, move_line, show_sources, talk
 from placement.errors import UserError, WorldError
 from placement.units import format_seconds
 
@@ -122,7 +122,7 @@ class Demo:
         asyncio.run(self.move_live(lab))
         self.title("the story of artist", "every copy and every drop has its cause")
         for line in lab.story("artist"):
-            self.screen.write(story_line(line))
+            self.screen.write(str(line))
         for role, home in HOMES:
             lab.move(role, home)
         self.title("what an activation costs", f"{ROUNDS} more of each, and PEFT's load_adapter of the same")

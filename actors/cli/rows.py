@@ -1,20 +1,22 @@
-"""The commands about what is where: ps, story, and the orders that move one item."""
+"""The commands about what is where: ps, describe, story, and the orders that move one item."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from actors.cli.call import Address, Item, Json, Name, show_listing, show_thing
 from actors.cli.screen import Screen
-from actors.cli.talk import move_line, story_line, warm_line
+from actors.cli.talk import move_line, warm_line
 from placement.errors import UserError
 from placement.tiers import Tier
 from placement.units import parse_seconds
 
 if TYPE_CHECKING:
+    from actors.description import Description
     from actors.listing import Listing
 
 app = typer.Typer()
@@ -41,6 +43,23 @@ def ps(
 
 
 @app.command()
+def describe(
+    ctx: typer.Context, item: Item, *, lab: Name = None, address: Address = None, json: Json = False
+) -> None:
+    """Say all of a role, a shard or a version: who may ask it, what happened, and why it is where it is."""
+    told: Description = ctx.obj.labs.connect(lab, address).describe(item)
+    screen = Screen()
+    if json:
+        screen.json("describe", **asdict(told))
+        return
+    for number, (title, lines) in enumerate(told.parts()):
+        screen.write("\n" * bool(number), end="")
+        screen.write(title, "bold")
+        for line in lines:
+            screen.write(line)
+
+
+@app.command()
 def story(
     ctx: typer.Context, item: Item, *, lab: Name = None, address: Address = None, json: Json = False
 ) -> None:
@@ -51,7 +70,7 @@ def story(
         screen.json("story", item=item, lines=lines)
         return
     for line in lines:
-        screen.write(story_line(line))
+        screen.write(str(line))
 
 
 @app.command()

@@ -1,9 +1,8 @@
-"""What a lab tells a person: an answer as it comes, its sources and its cost; a line of a story."""
+"""What a lab tells a person: an answer as it comes, its sources and its cost; what an order comes to."""
 
 from __future__ import annotations
 
 from contextlib import aclosing
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from actors.cli.screen import rate
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from actors.aio import AioLab
     from actors.answer import Activation, Answer, End, Found
     from actors.cli.screen import Screen
-    from actors.journal import Line
     from actors.listing import Thing
     from actors.warming import Warming
 
@@ -66,12 +64,6 @@ def gone_line(thing: Thing) -> str:
     version = f" {thing.version}" if thing.version else ""
     places = ", ".join(copy.rsplit(" ", 1)[0] for copy in thing.copies) or "nowhere"
     return f"role {thing.name}{version} is removed; it was at {places}. Its source stays"
-
-
-def story_line(line: Line) -> str:
-    """Return the local time to the millisecond, and what happened."""
-    at = datetime.fromtimestamp(line.at).astimezone()
-    return f"{at:%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d}  {line.text}"
 
 
 def cost_line(end: End) -> str:

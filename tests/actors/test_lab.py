@@ -167,12 +167,30 @@ def test_the_story_tells_copies_with_their_causes(lab):
     assert "to desk:VRAM(cpu)" in told
 
 
+def test_why_tells_who_ordered_a_home_and_what_an_ask_comes_to(lab):
+    """The order is in the story, and holds over what the file says."""
+    lab.move("artist", to="RAM")
+    told = lab.why("artist")
+    assert told.home_by == "`move`, ordered by the user"
+    assert {here.place: here.rule for here in told.here}["desk:RAM"] == f"its home by {told.home_by}"
+    lab.move("artist", to="SSD")
+    told = lab.why("artist")
+    assert (told.home_by, [here.place for here in told.here]) == ("the file", ["desk:SSD"])
+    assert "desk:RAM for" in " ".join(told.absent)
+    assert told.asked.startswith("ready at desk:VRAM(cpu) in about ")
+    described = lab.describe("artist")
+    assert described.why.item == described.item == f"artist@{described.thing.version}"
+    assert "engine:small on desk" in described.actors
+    assert str(described).endswith(described.why.asked)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [
         (lambda lab: lab.ask("nobody", "?"), UnknownName, "TRC001"),
         (lambda lab: lab.move("nobody", to="RAM"), UnknownName, "TRC001"),
         (lambda lab: lab.story("nobody"), UnknownName, "TRC001"),
+        (lambda lab: lab.describe("nobody"), UnknownName, "TRC001"),
         (lambda lab: lab.move("coder", to="vrm"), UserError, "CFG021"),
         (lambda lab: lab.move("coder", to="RAM", node="attic"), UnknownName, "CFG030"),
         (lambda lab: lab.move("coder", to="network"), UserError, "TRC023"),
@@ -182,6 +200,7 @@ def test_the_story_tells_copies_with_their_causes(lab):
         "ask nobody",
         "move nobody",
         "story of nobody",
+        "nobody described",
         "no tier",
         "no node",
         "network",

@@ -107,6 +107,20 @@ def test_move_gives_an_item_a_new_home(home):
 
 
 @pytest.mark.usefixtures("up")
+def test_describe_ends_with_why_it_is_here(home):
+    """A role that was asked for says so of its seat; a wrong name is a user error that says who was meant."""
+    told = tierce(home, "describe", "artist").stdout
+    assert told.index("\nEvents\n") < told.index("\nWhy here\n")
+    why = json.loads(tierce(home, "describe", "artist", "--json").stdout)["why"]
+    rules = {here["place"]: here["rule"] for here in why["here"]}
+    assert rules["desk:VRAM(cpu)"] == "asked for by the user"
+    assert rules["desk:SSD"] == "its durable copy, and its home by the file"
+    missed = tierce(home, "describe", "artis")
+    assert missed.returncode == 2
+    assert "did you mean 'artist'?" in missed.stderr
+
+
+@pytest.mark.usefixtures("up")
 def test_pin_and_unpin_show_in_the_row(home):
     """A pinned role says so in its row, and no longer when it is unpinned."""
     assert json.loads(tierce(home, "pin", "coder", "--json").stdout)["item"]["pinned"]
