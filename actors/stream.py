@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 LATE_S = 2.0
 #: How long a role that was killed is waited for.
 RESTART_S = 20.0
+#: A role that has said nothing for so long is asked whether it is there: it may wait for an adapter, or for a
+#: machine that is gone.
+QUIET_S = 5.0
 POLL_S = 0.25
 
 
 class Stream:
     """The pieces of an answer as they come; `answer` is there once it has ended.
 
-    Closing it stops the decoding. A role that hangs ends it too, in an error, after the ask's `deadline_s`.
+    Closing it stops the decoding. A role that hangs ends it too, in an error, after the ask's `deadline_s`;
+    one whose process or machine is gone, after RESTART_S.
     """
 
     def __init__(self, handles: Handles, role: str, ask: Ask, stamp: Stamp) -> None:
@@ -77,9 +81,8 @@ class Stream:
         events = role.ask.options(num_returns="streaming").remote(self._ask, self._stamp)
         try:
             while True:
-                left_s = max(self._give_up - time.monotonic(), self._late_s)
                 try:
-                    event: Event = await asyncio.wait_for(_next(events), left_s)
+                    event = await self._next(events)
                 except StopAsyncIteration:
                     return
                 except (RayError, TimeoutError) as error:
@@ -96,6 +99,29 @@ class Stream:
                 yield event
         finally:
             ray.cancel(events)
+
+    async def _next(self, events: Any) -> Event:
+        """Wait for the next event. Raises Unreachable TRC031 for a role that is not there to tell any."""
+        coming = asyncio.ensure_future(_next(events))
+        try:
+            while True:
+                left_s = max(self._give_up - time.monotonic(), self._late_s)
+                await asyncio.wait({coming}, timeout=min(left_s, QUIET_S))
+                if coming.done():
+                    return await coming
+                if left_s <= QUIET_S:
+                    raise TimeoutError
+                await self._look()
+        finally:
+            coming.cancel()
+
+    async def _look(self) -> None:
+        """Ask the role for a sign of life."""
+        try:
+            await self._handles.call(self._role, "beat", within_s=RESTART_S)
+        except Unreachable as error:
+            hint = "`tierce ps` says whether its node is; it begins anew with it"
+            raise Unreachable("TRC031", f"{self._role} is not there: {error.message}", hint) from error
 
     async def _await_role(self) -> None:
         """Wait for the current incarnation to answer a call; asking it says what is wrong if it does not."""
