@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from placement.config.cron import cron_fault
@@ -199,8 +199,13 @@ def _nodes(value: object) -> str | tuple[str, ...]:
     return str(value)
 
 
+def _as_read(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Write nodes as they were read: pydantic takes the tuple of such a union for a list, and warns."""
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
-Nodes = Annotated[str | tuple[str, ...], PlainValidator(_nodes)]
+Nodes = Annotated[str | tuple[str, ...], PlainValidator(_nodes), PlainSerializer(_as_read)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]
