@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from placement.errors import TierceError
 from tests.labs import labs
 from tests.machines.test_faults import at_home, pid_of
 from tests.waiting import until
@@ -48,6 +49,14 @@ def lab(machines, parts, folder_of):
 def copies(lab, name):
     """Return where a role is in VRAM, and in which phase."""
     return {copy for copy in lab.ps().thing(name).copies if ":VRAM" in copy}
+
+
+def epoch_of(lab):
+    """Return the epoch of the coordinator that answers; 0 while none does."""
+    try:
+        return lab.ps().epoch
+    except TierceError:
+        return 0
 
 
 def asked_until(lab, role, done):
@@ -99,6 +108,18 @@ def test_a_role_goes_on_in_the_other_engine_when_its_only_one_is_killed(lab):
     os.kill(pid_of(lab, "engine:small#2"), signal.SIGKILL)
     assert lab.ask("coder", "Hello?").text == words
     until(lambda: at_home(lab, "coder"))
+
+
+def test_a_new_coordinator_finds_both_engines(lab):
+    """It learns from their reports who is where, and each role stays at home in its own."""
+    words = {role: lab.ask(role, "Hello?").text for role in ("philosopher", "coder")}
+    epoch = lab.ps().epoch
+    os.kill(pid_of(lab, "coordinator"), signal.SIGKILL)
+    until(lambda: epoch_of(lab) > epoch)
+    until(lambda: at_home(lab, "philosopher") and at_home(lab, "coder"))
+    homes = {role: lab.ps().thing(role).home for role in words}
+    assert homes == {"philosopher": "desk:VRAM(cpu)", "coder": "attic:VRAM(cpu)"}
+    assert {role: lab.ask(role, "Hello?").text for role in words} == words
 
 
 def test_a_role_is_moved_to_the_engine_of_a_node(lab):
