@@ -70,7 +70,7 @@ class Beats:
         self._log_asks()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
             for name, report in reports.items():
-                if report is not None and not report.started:
+                if report is not None and not report.started and name in handles:
                     handles[name].start.remote()
         self._coordinator.take(Tick())
         self._recollection.keep(machine, self._coordinator.journal, time.monotonic())
