@@ -81,7 +81,7 @@ class _Applying:
         raising = Raising(self.coordinator, self.say)
         self.crew.look()
         stored = await raising.start_stores()
-        new = [name for name in lab.bases if not whole or name not in self.crew.engine_places]
+        new = [name for name in self.crew.fleet if not whole or name not in self.crew.engine_places]
         await raising.start_engines(new)
         await raising.shelving.start(self._named("shard", "+~") if whole else lab.rag)
         roles = {one.name for one in self.drawn.plan.changes if one.kind == "role" and one.sign != "-"}

@@ -6,6 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from placement.config.engines import base_of_engine
 from placement.replay.trace import BUS, DISK, LOG, Ask, Cargo, Header, ask_line, head_line, item_line
 from placement.speed import seconds
 from placement.state import Item, Place
@@ -87,7 +88,7 @@ class AskLog:
             nbytes = 0
         said, lines = dict(self._said.get(base, {})), []
         if not nbytes:
-            header = _header(base, place, state)
+            header = _header(base_of_engine(base), place, state)
             said = {cargo.role: item for item, cargo in header.items.items()}
             lines.append(head_line(header))
         for use in sorted(new, key=lambda use: use.t):

@@ -56,7 +56,7 @@ class Beats:
         asked_s = time.monotonic()
         await asyncio.gather(
             self.ask(crew.stores, census.stores),
-            self.ask(crew.engines, census.engines, self._ask_log.heard),
+            self.ask(crew.engines, census.engines, self._ask_log.heard, census.ended),
             self.ask(crew.shards, census.shards),
         )
         if self._coordinator.machine is not machine:  # taken down meanwhile
@@ -70,7 +70,7 @@ class Beats:
         self._log_asks()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
             for name, report in reports.items():
-                if report is not None and not report.started:
+                if report is not None and not report.started and name in handles:
                     handles[name].start.remote()
         self._coordinator.take(Tick())
         self._recollection.keep(machine, self._coordinator.journal, time.monotonic())
@@ -115,18 +115,27 @@ class Beats:
         self._mending[spec.item] = time.monotonic() + (0.0 if mended else MEND_PAUSE_S)
 
     async def ask(
-        self, handles: dict[str, Any], into: dict[str, Any], heard: Callable[[str], object] | None = None
+        self,
+        handles: dict[str, Any],
+        into: dict[str, Any],
+        heard: Callable[[str], object] | None = None,
+        ended: set[str] | None = None,
     ) -> None:
         """Ask each actor for its report; None stands for one that did not answer in time.
 
-        Whoever tells something until it is `heard` is told what was.
+        Whoever tells something until it is `heard` is told what was. `ended` gets who has died and does not
+        run yet.
         """
+        ended = set() if ended is None else ended
 
         async def ask(name: str, handle: Any) -> None:
             known = () if heard is None else (heard(name),)
             try:
                 into[name] = await reach(handle.beat.remote(*known), name, BEAT_DEADLINE_S)
-            except TierceError:
+                ended.discard(name)
+            except TierceError as error:
                 into[name] = None  # told as silence: `ps` shows it, the Machine decides what it means
+                if error.code == "TRC031":
+                    ended.add(name)
 
         await asyncio.gather(*(ask(name, handle) for name, handle in list(handles.items())))

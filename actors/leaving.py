@@ -10,7 +10,7 @@ import ray
 
 from actors import incarnations
 from actors.errors import reach
-from actors.names import incarnations as incarnations_of
+from actors.names import runs
 from actors.progress import Progress
 from placement.errors import TierceError, WorldError
 from placement.tiers import Tier
@@ -46,7 +46,7 @@ async def end(coordinator: Coordinator, actor: str, *, for_good: bool) -> None:
     kind, _, name = actor.partition(":")
     handles = {"engine": crew.engines, "embedder": crew.embedders, "shard": crew.shards}[kind]
     handles.pop(name, None)
-    if incarnations_of(crew.lab.name, actor):
+    if runs(crew.lab.name, actor):
         handle: Any = ray.get_actor(actor, namespace=crew.lab.name)
         try:
             if kind == "shard":
@@ -57,7 +57,7 @@ async def end(coordinator: Coordinator, actor: str, *, for_good: bool) -> None:
         finally:
             ray.kill(handle)
     give_up = time.monotonic() + CLOSE_S
-    while incarnations_of(crew.lab.name, actor):  # or the next one of that name would be this one
+    while runs(crew.lab.name, actor):  # or the next one of that name would be this one
         if time.monotonic() > give_up:
             raise WorldError("TRC043", f"{actor} does not end", "apply the file again")
         await asyncio.sleep(POLL_S)
@@ -73,7 +73,8 @@ async def end_strangers(coordinator: Coordinator, say: Say) -> None:
     """End the engines, embedders, shards and roles that the lab's file does not have, or no longer."""
     crew = coordinator.brain()[1]
     named = ray.util.list_named_actors(all_namespaces=True)
-    running = {one["name"].partition("#")[0] for one in named if one["namespace"] == crew.lab.name}
+    names = [one["name"] for one in named if one["namespace"] == crew.lab.name]
+    running = {name.partition("#")[0] if name.startswith("role:") else name for name in names}
     for actor in sorted(running - needed(crew)):
         kind, _, name = actor.partition(":")
         if kind not in LEAVING:

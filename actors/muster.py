@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from placement.errors import UserError
 from placement.messages import NodeJoined
+from placement.place import listed
 from placement.state import NETWORK, Item, Limits, Place, Room, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
@@ -80,9 +81,9 @@ def durable(node: str) -> Place:
     return Place(node, Tier.SSD)
 
 
-def engine_place(crew: Cast, base: str, report: EngineSizes) -> Place:
-    """Return the VRAM place of a base's engine: its node and device."""
-    return Place(crew.node_of(crew.lab.bases[base].node), Tier.VRAM, report.device)
+def engine_place(crew: Cast, engine: str, report: EngineSizes) -> Place:
+    """Return the VRAM place of an engine: its node and device."""
+    return Place(crew.node_of(crew.fleet[engine].node), Tier.VRAM, report.device)
 
 
 def joined(crew: Cast, node: str, stored: NodeSizes, engines: Mapping[str, EngineSizes]) -> NodeJoined:
@@ -95,16 +96,19 @@ def joined(crew: Cast, node: str, stored: NodeSizes, engines: Mapping[str, Engin
     ssd = config.ssd.budget if config and config.ssd else None
     ssd = int((stored.ssd_free + sum(stored.ssd.values())) * SHARE) if ssd is None else ssd
     rooms = {Place(node, Tier.RAM): Room(ram, 0, {}), Place(node, Tier.SSD): Room(ssd, 0, {})}
-    for base, report in engines.items():
-        place = engine_place(crew, base, report)
+    there: dict[tuple[Place, str], EngineSizes] = {}
+    for engine, report in engines.items():
+        place = engine_place(crew, engine, report)
         if place.node != node:
             continue
+        base = crew.fleet[engine].base.name
+        there[place, base] = report
         room = rooms.get(place) or Room(_vram(crew, place, stored), 0, {})
         fixed = room.fixed + report.base_nbytes + report.kv_nbytes
         rooms[place] = Room(room.budget, fixed, {**room.seats, base: crew.lab.bases[base].slots})
     for place, room in rooms.items():
         if place.tier is Tier.VRAM:
-            _check_vram(crew.lab, place, room, engines)
+            _check_vram(crew.lab, place, room, {base: there[place, base] for base in room.seats})
     return NodeJoined(node, rooms)
 
 
@@ -147,21 +151,44 @@ def _check_vram(lab: Lab, place: Place, room: Room, engines: Mapping[str, Engine
 def device_fault(crew: Cast, role: str) -> UserError | None:
     """Return the error CFG037 for a role that names another device than that of its base's engine."""
     base = crew.base_of(crew.lab.roles[role])[0]
-    device, place = crew.lab.roles[role].device, crew.engine_places[base]
-    if device in {None, "auto", place.device}:
+    device, places = crew.lab.roles[role].device, crew.engines_at(base)
+    if device in {None, "auto", *(place.device for place in places)}:
         return None
     return UserError(
         "CFG037",
-        f"roles.{role}.device: {device}, and the engine of {base} runs on {place}",
-        f"write device: {place.device}, or add a base with the same model on {device}",
+        f"roles.{role}.device: {device}, and the engine of {base} runs on {listed(places)}",
+        f"write device: {places[0].device}, or add a base with the same model on {device}",
     )
 
 
-def role_spec(crew: Cast, version: Version, serves_at: Place) -> Spec:
-    """Return the Spec of a role's adapter version; `serves_at` is its engine's place."""
+def _seat(crew: Cast, name: str) -> Place:
+    """Return the engine in which a role is at home in VRAM: as its node and device say, else in its turn.
+
+    The roles of a base that are at home in VRAM are dealt to its engines in the order of the file.
+    """
+    role = crew.lab.roles[name]
+    base = crew.base_of(role)[0]
+    places = crew.engines_at(base)
+    fit = [
+        place
+        for place in places
+        if role.node in {None, place.node} and role.device in {None, "auto", place.device}
+    ]
+    beside = [
+        other
+        for other, one in crew.lab.roles.items()
+        if one.location is Tier.VRAM and crew.base_of(one)[0] == base
+    ]
+    turn = beside.index(name) if name in beside else 0
+    return (fit or places)[turn % len(fit or places)]
+
+
+def role_spec(crew: Cast, version: Version) -> Spec:
+    """Return the Spec of a role's adapter version; an engine of its base has told its place."""
     role = crew.lab.roles[version.role]
-    node = crew.node_of(role.node or crew.base_of(role)[1].node)
-    places = {Tier.VRAM: serves_at, Tier.NETWORK: NETWORK}
+    base = crew.base_of(role)[0]
+    node = crew.node_of(role.node or crew.fleet[base].node)
+    places = {Tier.VRAM: _seat(crew, version.role), Tier.NETWORK: NETWORK}
     to = role.unload.to
     return Spec(
         item=Item(version.item),
@@ -169,8 +196,8 @@ def role_spec(crew: Cast, version: Version, serves_at: Place) -> Spec:
         kind="adapter",
         nbytes=version.nbytes,
         home=places.get(role.location) or Place(node, role.location),
-        serves_at=serves_at,
-        base=crew.base_of(role)[0],
+        serves_at=crew.engines_at(base),
+        base=base,
         digest=version.image_digest,
         durable=NETWORK if version.network else durable(version.node),
         landing=durable(version.node) if version.network else None,
@@ -186,7 +213,7 @@ def as_ordered(spec: Spec, orders: Orders, here: Collection[str]) -> Spec:
     """Return a Spec with the home and pin that were ordered since the file, if such a place is `here`."""
     home = orders.homes().get(spec.item, spec.home)
     if home.tier is Tier.VRAM:
-        home = spec.serves_at or spec.home
+        home = home if home in spec.serves_at else next(iter(spec.serves_at), spec.home)
     elif home.node not in here and home.tier is not Tier.NETWORK:
         home = spec.home
     return replace(spec, home=home, pinned=orders.pins().get(spec.item, spec.pinned))
@@ -229,7 +256,7 @@ def shard_spec(crew: Cast, name: str, report: ShardSizes) -> Spec:
         kind="shard",
         nbytes=report.nbytes,
         home=places.get(shard.location) or Place(node, shard.location),
-        serves_at=engine,
+        serves_at=(engine,) if engine else (),
         base="",
         digest=report.digest,
         durable=log_of(node),
@@ -244,7 +271,8 @@ def shard_spec(crew: Cast, name: str, report: ShardSizes) -> Spec:
 def place_for(crew: Cast, state: State, item: Item, tier_name: str | None, node: str | None) -> Place:
     """Return the place that a person means by a tier and a node; what is left out is as at the item's home.
 
-    VRAM means the item's own engine; of what rests there or on the network, a node alone means its RAM.
+    VRAM means the item's own engine: of several the one at that node, else its home, else where it is. Of
+    what rests there or on the network, a node alone means its RAM.
     Raises UserError CFG021 for a tier that does not exist.
     """
     home = state.home(item)
@@ -257,7 +285,8 @@ def place_for(crew: Cast, state: State, item: Item, tier_name: str | None, node:
     serves_at = state.items[item].serves_at
     if tier is Tier.NETWORK:
         return NETWORK
-    if tier is Tier.VRAM and serves_at is not None and node in {None, serves_at.node}:
-        return serves_at
+    seats = [place for place in serves_at if node in {None, place.node}]
+    if tier is Tier.VRAM and seats:
+        return next((place for place in (home, state.goal(item)) if place in seats), seats[0])
     rests = home if home != NETWORK else state.items[item].landing or home
     return Place(crew.node_of(node or rests.node), tier)

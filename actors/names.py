@@ -1,7 +1,7 @@
 """Actors by their names: which incarnation of a role is the current one, and handles that are looked up once.
 
 `role:x` is a role's first incarnation, `role:x#2`, `role:x#3` … are those that followed it; the highest
-number that exists is the one to ask.
+number that exists is the one to ask. `engine:x#2` is the second engine of a base, beside the first.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ def incarnations(lab: str, name: str) -> list[tuple[int, str]]:
     """Return (number, actor name) of each incarnation of "role:x" that exists, the oldest first."""
     named = ray.util.list_named_actors(all_namespaces=True)
     return numbered((actor["name"] for actor in named if actor["namespace"] == lab), name)
+
+
+def runs(lab: str, name: str) -> bool:
+    """Tell whether an actor of exactly this name exists."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return any((actor["name"], actor["namespace"]) == (name, lab) for actor in named)
 
 
 def current(lab: str, name: str) -> str:

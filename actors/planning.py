@@ -215,9 +215,8 @@ def _homes(coordinator: Coordinator, spec: LabSpec, but: set[str]) -> dict[Item,
     specs = []
     for version in coordinator.journal.versions():
         role = spec.lab.roles.get(version.role)
-        place = None if role is None else crew.engine_places.get(ghost.base_of(role)[0])
-        if place is not None:
-            specs.append(role_spec(ghost, version, place))
+        if role is not None and ghost.engines_at(ghost.base_of(role)[0]):
+            specs.append(role_spec(ghost, version))
     for name, report in coordinator.census.shards.items():
         shard = spec.lab.rag.get(name)
         if report is not None and shard is not None and shard.location is not Tier.NETWORK:
@@ -244,11 +243,11 @@ class Asked:
     async def base(self, name: str) -> EngineSizes:
         """Return the last report of an engine; of a new base, what a store reads in its files."""
         report = self._census.engines.get(name)
-        if report is not None and ("base", name) not in self._changed:
+        engine = self._ghost.fleet[name]
+        base, node = engine.base, self._ghost.node_of(engine.node)
+        if report is not None and ("base", base.name) not in self._changed:
             return report
-        base = self._ghost.lab.bases[name]
-        node = self._ghost.node_of(base.node)
-        wants = wanted_of(base, device_of(base, gpus(self._ghost.selectors[node])))
+        wants = wanted_of(base, device_of(engine, gpus(self._ghost.selectors[node])))
         sizes: EngineSizes = await self._store(node, "base_sizes", self._ghost.path(base.model), wants)
         return sizes
 

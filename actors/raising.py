@@ -59,13 +59,13 @@ class Raising:
             self.say(Progress(f"node {node}", problem=f"{error}; {error.hint}"))
         stored = await self.start_stores()
         engines, shards = await asyncio.gather(
-            self.start_engines(self.crew.lab.bases), self.shelving.start(self.crew.lab.rag)
+            self.start_engines(self.crew.fleet), self.shelving.start(self.crew.lab.rag)
         )
         versions = await self.versions.of(self.crew.lab.roles, stored)
         known = {
-            base: report
-            for base, report in self.coordinator.census.engines.items()
-            if report is not None and base in self.crew.lab.bases
+            name: report
+            for name, report in self.coordinator.census.engines.items()
+            if report is not None and name in self.crew.fleet
         }
         for node, report in stored.items():
             self.coordinator.take(joined(self.crew, node, report, known | engines))
@@ -99,34 +99,34 @@ class Raising:
         self.crew.raised = set(stored)
         return stored
 
-    async def start_engines(self, bases: Iterable[str]) -> dict[str, Decoding]:
-        """Start the engines of these bases on nodes that are there; return what each reports."""
+    async def start_engines(self, engines: Iterable[str]) -> dict[str, Decoding]:
+        """Start these engines, by name, on nodes that are there; return what each reports."""
 
-        async def start(base: str) -> Decoding | None:
-            node = self.crew.node_of(self.crew.lab.bases[base].node)
+        async def start(name: str) -> Decoding | None:
+            base, node = self.crew.fleet[name].base.name, self.crew.where(f"engine:{name}")
             if node not in self.crew.here:
                 return None
-            if base not in self.crew.engines:
-                self.crew.hire_engine(base)
+            if name not in self.crew.engines:
+                self.crew.hire_engine(name)
             began = time.perf_counter()
-            engine = self.crew.engines[base]
+            engine = self.crew.engines[name]
             try:
                 epoch = self.machine.state.epoch
-                await steadily(lambda: reach(engine.fence.remote(epoch), f"engine:{base}", START_S))
+                await steadily(lambda: reach(engine.fence.remote(epoch), f"engine:{name}", START_S))
                 report: Decoding = await steadily(
-                    lambda: reach(engine.start.remote(), f"engine:{base}", START_S)
+                    lambda: reach(engine.start.remote(), f"engine:{name}", START_S)
                 )
-                self.crew.anatomies[base] = await reach(engine.anatomy.remote(), f"engine:{base}", START_S)
+                self.crew.anatomies[base] = await reach(engine.anatomy.remote(), f"engine:{name}", START_S)
             except Unreachable as error:
                 self.crew.raised.discard(node)  # its node counts as a newcomer, and is raised again
-                self.say(Progress(f"base {base}", problem=str(error)))
+                self.say(Progress(f"base {name}", problem=str(error)))
                 return None
-            place = self.crew.engine_places[base] = engine_place(self.crew, base, report)
+            place = self.crew.engine_places[name] = engine_place(self.crew, name, report)
             self.crew.engine_rooms[base] = report.room
-            self.say(Progress(f"base {base} on {place}", report.base_nbytes, time.perf_counter() - began))
+            self.say(Progress(f"base {name} on {place}", report.base_nbytes, time.perf_counter() - began))
             return report
 
-        names = list(bases)
+        names = list(engines)
         reports = await asyncio.gather(*map(start, names))
         return {name: report for name, report in zip(names, reports, strict=True) if report is not None}
 

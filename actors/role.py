@@ -30,6 +30,7 @@ from actors.errors import Broken, Moved, Unreachable, translate
 from actors.lm.chat import Chat
 from actors.lm.request import Request
 from actors.names import Handles
+from actors.nearest import anatomy_of, nearest
 from actors.rag.prompt import build
 from placement.errors import Cold, TierceError, WorldError
 
@@ -60,7 +61,8 @@ class RoleSpec:
     failure: TierceError | None
     persona: str
     model: str
-    engine: str
+    #: the engines of its base, by name
+    engines: tuple[str, ...]
     #: the most tokens that prompt and answer of one request may have
     room: int
     embedder: str
@@ -219,9 +221,7 @@ class Role:
             if await asyncio.to_thread(Path(model).is_dir):
                 self._chat = await asyncio.to_thread(Chat, model)
             else:
-                anatomy = await self.handles.call(
-                    f"engine:{self.spec.engine}", "anatomy", within_s=course.left_s()
-                )
+                anatomy = await anatomy_of(self.handles, self.spec.engines, course.left_s())
                 self._chat = await asyncio.to_thread(_chat_of, anatomy.chat)
         return self._chat
 
@@ -240,7 +240,8 @@ class Role:
         """Stream from the engine.
 
         On Cold (or an engine that is coming back) want the adapter and try again, `TRIES` times in all: once
-        is enough unless others who wait have it evicted before this request is there.
+        is enough unless others who wait have it evicted before this request is there. If one of several
+        engines has died, another is tried first: it may have the adapter.
         """
         for left in reversed(range(TRIES)):
             try:
@@ -254,12 +255,14 @@ class Role:
                     ) from error
                 if not left or not isinstance(error, (Cold, Unreachable)):
                     raise
+                if isinstance(error, Unreachable) and len(self.spec.engines) > 1 and left == TRIES - 1:
+                    continue
             else:
                 return
             course.activation = await self._want(course)
 
     async def _stream(self, request: Request, course: _Course) -> AsyncGenerator[Delta, None]:
-        name = f"engine:{self.spec.engine}"
+        name = await nearest(self.handles, self.spec.engines, self._item)
         engine = await self.handles.find(name)
         request = replace(request, deadline_s=course.left_s())
         stream = engine.generate.options(num_returns="streaming").remote(request)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from actors.errors import Unreachable, reach
@@ -101,11 +102,12 @@ class Versions:
     def _check_seats(self, name: str) -> None:
         """Raise TRC041 if the node of a role or of its base is not there, CFG037 for another device."""
         base = self.crew.base_of(self.crew.lab.roles[name])[0]
-        for node in (self.crew.role_node(name), self.crew.where(f"engine:{base}")):
+        nodes = [self.crew.where(f"engine:{engine}") for engine in self.crew.fleet_of(base)]
+        engine_node = next((node for node in nodes if node in self.crew.here), nodes[0])
+        for node in (self.crew.role_node(name), engine_node):
             if node not in self.crew.here:
                 raise self.crew.not_seen(node)
-        place = self.crew.engine_places.get(base)
-        if place is None:
+        if not self.crew.engines_at(base):
             raise WorldError("TRC031", f"the engine of {base} has not started", "run `tierce up` again")
         if (fault := device_fault(self.crew, name)) is not None:
             raise fault
@@ -159,15 +161,19 @@ class Versions:
         """Tell the Machine of a version that it does not know; one of the network may just be `fetched`.
 
         What was ordered of one that failed before holds for what was fetched in its place. Raises WorldError
-        TRC025 for a version that is being removed.
+        TRC025 for a version that is being removed. Of one that it knows, only an engine that came since is
+        told.
         """
-        state = self.machine.state
-        if Item(version.item) in state.items and Item(version.item) not in state.retired:
+        state, item = self.machine.state, Item(version.item)
+        serves_at = self.crew.engines_at(self.crew.base_of(self.crew.lab.roles[version.role])[0])
+        if item in state.items and item not in state.retired:
+            known = state.items[item]
+            if serves_at != known.serves_at and serves_at:
+                self.coordinator.take(Registered(replace(known, serves_at=serves_at), (known.durable,)))
             return
         if fetched:
             self.journal.hand_over(_unfetched(version.role), version.item)
-        base = self.crew.base_of(self.crew.lab.roles[version.role])[0]
-        spec = role_spec(self.crew, version, self.crew.engine_places[base])
+        spec = role_spec(self.crew, version)
         spec = as_ordered(spec, Orders(self.journal), self.crew.here)
         at: tuple[Place, ...] = (spec.durable,)
         if fetched and spec.landing is not None:

@@ -68,7 +68,7 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
     if item not in machine.state.items:
         raise UnknownName("TRC001", f"{item} was removed meanwhile", "see `tierce ps`")
     if machine.state.ready(item, machine.state.goal(item)):
-        await _hear(coordinator, machine.state.items[item].base, within_s)
+        await _hear(coordinator, item, within_s)
     want, future = coordinator.wants.open(machine.state.epoch)
     coordinator.journal.tell(item, f"asked for by {named(caller)} (want {want})", time.time())
     coordinator.take(Wanted(want, item, began + within_s, named(caller)))
@@ -161,10 +161,17 @@ def _give_up(coordinator: Coordinator, want: str) -> None:
         coordinator.take(WantEnded(want))
 
 
-async def _hear(coordinator: Coordinator, base: str, within_s: float) -> None:
-    """Beat until the engine of `base` has said what it holds: one that was just killed is silent."""
-    give_up = time.monotonic() + within_s
+async def _hear(coordinator: Coordinator, item: Item, within_s: float) -> None:
+    """Beat until the engine that should have an item has said what it holds: one just killed is silent.
+
+    Of several engines, one that has died holds nothing, and is not waited for.
+    """
+    machine, crew = coordinator.brain()
+    goal, base = machine.state.goal(item), machine.state.items[item].base
+    engine, give_up = crew.engine_in(base, goal), time.monotonic() + within_s
     await coordinator.beat()
-    while coordinator.census.engines[base] is None and time.monotonic() < give_up:
+    while coordinator.census.engines[engine] is None and time.monotonic() < give_up:
+        if not machine.state.ready(item, goal):
+            return
         await asyncio.sleep(ASK_AGAIN_S)
         await coordinator.beat()

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+from placement.aim import aim_anew
 from placement.beat import observe
 from placement.change import (
     add_want,
@@ -167,6 +168,7 @@ def _want(draft: State, event: Wanted, now_s: float) -> None:
     _known(draft, item)
     if event.want in draft.wants:
         return
+    aim_anew(draft, [item])
     add_want(draft, Want(event.want, item, event.deadline_s, now_s, event.cause))
     be_patient(draft, item, now_s)
     use(draft, item, now_s)
@@ -253,6 +255,7 @@ def _tidy(draft: State) -> None:
     for item in draft.changed:
         if item in draft.moves and is_done(draft, item):
             arrive(draft, item)
+    aim_anew(draft, draft.changed if draft.now_s != draft.ticked_s else (*draft.changed, *draft.queue))
     if draft.queue:
         line_up_anew(draft)
     if draft.warms or draft.unloads:

@@ -124,7 +124,7 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
     if not changes:
         return
     used: list[Item] = []
-    told: list[tuple[float, Item, int]] = []
+    told: list[tuple[float, Item, Place, int]] = []
     ended: list[str] = []
     arrived: list[tuple[Item, Place]] = []
     for (item, place), new in changes.items():
@@ -141,7 +141,7 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
         # Arriving somewhere is no use: only a lease or a hit keeps an item from going idle.
         if draft.serves(item, place) and (new.leases or new.hits > (old.hits if old else 0)):
             use(draft, item, max(draft.uses[item], new.used_s))
-            told.append((new.used_s, item, new.hits))
+            told.append((new.used_s, item, place, new.hits))
             if old is not None and (new.hits > old.hits or not old.leases):
                 used.append(item)
     draft.backoff = without(draft.backoff, *arrived)
@@ -149,9 +149,9 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
     again = [item for item in used if item in draft.unloads and draft.unloads[item].done]
     draft.unloads = without(draft.unloads, *again)
     since = draft.lowered
-    draft.lowered = without(since, *(item for used_s, item, _ in told if used_s > since.get(item, used_s)))
+    draft.lowered = without(since, *(item for used_s, item, *_ in told if used_s > since.get(item, used_s)))
     end_ops(draft, ended)
     put(draft, changes)
-    for _, item, hits in sorted(told):
-        noticed(draft, item, hits)
+    for _, item, place, hits in sorted(told):
+        noticed(draft, item, place, hits)
     follow(draft, used, now_s, limits)

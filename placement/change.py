@@ -94,6 +94,7 @@ def touch(draft: State, node: str) -> None:
     for place, shelf in draft.shelves.items():
         if place.node == node:
             draft.changed.update(dict.fromkeys(shelf))
+    draft.changed.update(dict.fromkeys(item for item, place in draft.aims.items() if place.node == node))
 
 
 def add_want(draft: State, want: Want) -> None:
@@ -216,6 +217,7 @@ def forget(draft: State, item: Item) -> None:
     draft.lowered = without(draft.lowered, item)
     draft.uses = without(draft.uses, item)
     draft.holds = without(draft.holds, item)
+    draft.aims = without(draft.aims, item)
     draft.expected = without(draft.expected, item)
     draft.patience = without(draft.patience, item)
     draft.heat = without(draft.heat, item)

@@ -5,13 +5,14 @@ Time is counted in asks of the whole lab, so a quiet night forgets nothing and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from placement.habits import followed
 
 if TYPE_CHECKING:
-    from placement.state import Item, State
+    from placement.state import Item, Place, State
 
 #: after so many asks of others, an ask counts half
 MEMORIES = (25, 100, 400, 1600, 6400)
@@ -28,13 +29,13 @@ _FADES = tuple(0.5 ** (1 / memory) for memory in MEMORIES)
 class Heat:
     """Asks of one item by each memory, as they were at ask number `at` of the lab, which was its last.
 
-    `told` is what its engine's own count was in the last beat; `owed` of the asks that count will still show
-    were counted already, when they were wanted.
+    `told` is what each engine's own count of it was in the last beat; `owed` of the asks that counts will
+    still show were counted already, when they were wanted.
     """
 
     counts: tuple[float, ...] = (0.0,) * len(MEMORIES)
     at: int = 0
-    told: int = 0
+    told: Mapping[Place, int] = field(default_factory=dict)
     owed: int = 0
 
 
@@ -92,14 +93,19 @@ def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
     draft.habits = followed(draft.habits, draft.items[item].name)
 
 
-def noticed(draft: State, item: Item, told: int) -> None:
-    """Count what a beat showed: the engine's own count of an item's asks stands at `told`.
+def noticed(draft: State, item: Item, place: Place, told: int) -> None:
+    """Count what a beat showed: the count of an item's asks at `place` stands at `told`.
+
+    Each engine has a count of its own of an adapter; a shard has one, wherever its index is.
 
     A count that fell began anew with its engine.
     """
-    heat = draft.heat.get(item, Heat())
-    fresh = told - heat.told if told >= heat.told else told
+    heat, spec = draft.heat.get(item, Heat()), draft.items[item]
+    place = place if spec.kind == "adapter" else spec.durable
+    before = heat.told.get(place, 0)
+    fresh = told - before if told >= before else told
     paid = min(fresh, heat.owed)
-    draft.own("heat")[item] = replace(heat, told=told, owed=heat.owed - paid)
+    counts = {**heat.told, place: told}
+    draft.own("heat")[item] = replace(heat, told=counts, owed=heat.owed - paid)
     if fresh > paid:
         asked(draft, item, fresh - paid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from placement.aim import aim
 from placement.messages import Copy, Drop
 from placement.plan import no_room, objections
 from placement.policies import hopeless
@@ -36,7 +37,7 @@ class Forecast:
 
 def forecast(state: State, item: Item, within_s: float, now_s: float, limits: Limits) -> Forecast:
     """Return what an order given now to warm an item `within_s` would come to."""
-    goal, failed = state.goal(item), hopeless(state, item)
+    goal, failed = aim(state, item), hopeless(state, item)
     if state.ready(item, goal):
         return Forecast(goal, 0.0)
     if failed is not None:

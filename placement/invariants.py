@@ -59,6 +59,9 @@ def _check_item(state: State, item: Item) -> None:
         raise _broken("every item has a last use", f"{item} has none")
     if item in state.moves and is_done(state, item):
         raise _broken("9, a move that is done has ended", f"{item} is at its new home")
+    several = spec.kind == "adapter" and len(spec.serves_at) > 1
+    if (item in state.aims) != several or (several and state.aims[item] not in spec.serves_at):
+        raise _broken("an item has one engine to be ready in", f"{item} in {state.aims.get(item)}")
     queue = state.queue.get(item, ())
     unknown = [want for want in queue if want.item != item or state.wants.get(want.want) != want]
     in_line = item in state.lines.get(state.goal(item), ())
@@ -111,8 +114,8 @@ def _check_op(state: State, name: str, op: Op) -> None:
         if command.source == NETWORK and place.tier is not Tier.SSD:
             raise _broken("what comes from an address lands on an SSD first", f"{command}")
         serves_at = state.items[command.item].serves_at
-        if place.tier is Tier.VRAM and place != serves_at:
-            raise _broken("an adapter is in its engine only", f"{command}, and it serves at {serves_at}")
+        if place.tier is Tier.VRAM and place not in serves_at:
+            raise _broken("an adapter is in its engines only", f"{command}, and it serves at {serves_at}")
 
 
 def _check_replica(state: State, item: Item, place: Place) -> None:
@@ -168,6 +171,7 @@ def _check_strays(state: State) -> None:
         "expected": set(state.expected),
         "patience": set(state.patience),
         "heat": set(state.heat),
+        "aims": set(state.aims),
         "gone": set(state.gone),
         "retired": set(state.retired),
         "spots": set(state.spots),

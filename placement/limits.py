@@ -39,6 +39,8 @@ class Limits:
     calm_s: float = 60.0
     #: an item that is warmed after another's use has this long, and is not warmed again before
     warm_s: float = 30.0
+    #: a further copy of a role in another engine stays at least so long, and as long after its last ask
+    further_s: float = 60.0
     #: what makes an item worth its place: exponents of how likely it is asked for soon, of how little overdue
     #: that is, and of the seconds that bringing it back takes
     frequency: float = 0.45

@@ -9,6 +9,7 @@ from dataclasses import replace
 from placement.change import put, use, without
 from placement.errors import UserError, WorldError
 from placement.messages import MoveOrdered, PinSet, UnloadOrdered, WarmCancelled, WarmOrdered
+from placement.place import listed
 from placement.state import NETWORK, Item, Limits, Move, Place, Spec, State
 from placement.tiers import Tier
 from placement.units import format_bytes
@@ -129,8 +130,8 @@ def _check_reachable(state: State, item: Item, to: Place) -> None:
             f"{item} cannot move to {to}: it has no address, its file is at {spec.durable}",
             "give the role a hub id or a URL as lora_path",
         )
-    if to.tier is Tier.VRAM and to != spec.serves_at:
-        only = f"its engine is at {spec.serves_at}" if spec.serves_at else "no engine serves it"
+    if to.tier is Tier.VRAM and to not in spec.serves_at:
+        only = f"its engine is at {listed(spec.serves_at)}" if spec.serves_at else "no engine serves it"
         raise UserError("TRC023", f"{item} cannot move to {to}: {only}")
     if spec.kind == "shard" and to.node != spec.durable.node:
         raise UserError(

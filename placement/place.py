@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, NewType
+from typing import TYPE_CHECKING, Literal, NamedTuple, NewType
 
 from placement.tiers import Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: "philosopher@3fa9c1d2b0aa" (an adapter version) or "plato#shard" (a shard)
 Item = NewType("Item", str)
@@ -27,6 +30,11 @@ class Place(NamedTuple):
         if self.tier is Tier.NETWORK:
             return str(self.tier)
         return f"{self.node}:{self.tier}({self.device})" if self.device else f"{self.node}:{self.tier}"
+
+
+def listed(places: Iterable[Place]) -> str:
+    """Return places for a sentence: `desk:VRAM(cpu), attic:VRAM(cpu)`."""
+    return ", ".join(map(str, places))
 
 
 #: where everything rests that lies at an address: always alive, without a budget, never beating

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from placement.apply import begin
 from placement.messages import Command, Copy, Drop, Grant, Refuse
+from placement.place import listed
 from placement.pressure import left, level
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
 from placement.tally import EMPTY
@@ -71,8 +72,8 @@ def _against_copy(state: State, copy: Copy, now_s: float, limits: Limits) -> Ite
         yield f"nothing to read at {source}"
     if (item, target) in state.replicas:
         yield f"{item} is {state.replicas[item, target].phase} at {target} already"
-    if target.tier is Tier.VRAM and target != spec.serves_at:
-        yield f"{item} is served at {spec.serves_at}, not at {target}"
+    if target.tier is Tier.VRAM and target not in spec.serves_at:
+        yield f"{item} is served at {listed(spec.serves_at)}, not at {target}"
     if spec.kind == "shard" and target.node != spec.durable.node:
         yield f"{item} stays with its log on {spec.durable.node}"
     if (setback := state.blocked(item, target, now_s)) is not None:

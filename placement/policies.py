@@ -7,6 +7,7 @@ from placement.foresight import foresee, keep_near
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.plan import objections
 from placement.pressure import crowded
+from placement.rebalance import rebalance
 from placement.relief import relieve
 from placement.roster import remains
 from placement.routes import best_source, next_leg, on_the_way, setback
@@ -220,6 +221,7 @@ DEFAULT: tuple[Policy, ...] = (
     warm_ahead,
     foresee,
     keep_near,
+    rebalance,
     evict_idle,
     clear_removed,
 )

@@ -56,12 +56,12 @@ class Ledger:
 def recalled(ledger: Ledger, world: World, item: Item, here: Collection[str]) -> Registered | None:
     """Return the registration of an item by a new coordinator, None while its nodes are not `here`.
 
-    Its durable copy is where the ledger says if it is there, else where an inventory shows it; an adapter
-    that nobody has is built again from its source.
+    One of its engines is there. Its durable copy is where the ledger says if it is there, else where an
+    inventory shows it; an adapter that nobody has is built again from its source.
     """
     said = ledger.specs[item]
-    seat = said.serves_at if said.kind == "adapter" else said.durable
-    if seat is not None and seat.node not in here:
+    seats = said.serves_at if said.kind == "adapter" else (said.durable,)
+    if seats and all(seat.node not in here for seat in seats):
         return None
     found = _found(ledger, world, said, here)
     if found is None:

@@ -13,12 +13,12 @@ def as_ordered(
 ) -> Spec:
     """Return a Spec with the home and pin that were ordered since the file.
 
-    An ordered seat is the one in its engine, wherever that is now. A home on a node that is not `here` waits
-    until it is: the file's holds meanwhile.
+    An ordered seat is the one in its engine, wherever that is now, and of several the ordered one. A home on
+    a node that is not `here` waits until it is: the file's holds meanwhile.
     """
     home = homes.get(spec.item, spec.home)
-    if home.tier is Tier.VRAM:
-        home = spec.serves_at or spec.home
+    if home.tier is Tier.VRAM and home not in spec.serves_at:
+        home = spec.serves_at[0] if spec.serves_at else spec.home
     elif home.node not in here and home.tier is not Tier.NETWORK:
         home = spec.home
     return replace(spec, home=home, pinned=pins.get(spec.item, spec.pinned))

@@ -3,6 +3,7 @@
 from placement.change import follow_names, put, recount, without
 from placement.errors import UserError, WorldError
 from placement.messages import Registered
+from placement.place import listed
 from placement.state import NETWORK, Item, Limits, Place, Replica, State
 from placement.tiers import Tier
 from placement.warmth import Warm, warm
@@ -57,8 +58,8 @@ def _check_spec(event: Registered) -> None:
         wrong = f"it has no durable copy at {spec.durable}"
     elif spec.kind == "shard" and spec.durable in (spec.home, spec.unload_to):
         wrong = f"a shard's log {spec.durable} is not a place to serve from"
-    elif any(place.tier is Tier.VRAM and place != spec.serves_at for place in places):
-        wrong = f"its only VRAM place is {spec.serves_at or 'none'}"
+    elif any(place.tier is Tier.VRAM and place not in spec.serves_at for place in places):
+        wrong = f"in VRAM it can be at {listed(spec.serves_at) or 'no place'}"
     elif (spec.durable == NETWORK) != (spec.landing is not None and spec.landing.tier is Tier.SSD):
         wrong = f"durable at {spec.durable}, it lands at {spec.landing or 'no place'}"
     elif any(place.tier is Tier.NETWORK and place != spec.durable for place in (spec.home, *event.at)):

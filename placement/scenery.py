@@ -52,14 +52,22 @@ def draw(dice: Dice) -> Scene:
 
 
 def _engines(dice: Dice, nodes: list[str]) -> dict[Place, list[str]]:
-    """Return the VRAM places of about every second node, one at least, and the bases of each."""
+    """Return the VRAM places of about every second node, one at least, and the bases of each.
+
+    Now and then one has a second engine of a base that is elsewhere too.
+    """
     hosts = [node for node in nodes if dice.random() < 0.5] or nodes[:1]
-    return {
+    engines = {
         Place(node, Tier.VRAM, DEVICES[dice.randrange(len(DEVICES))]): [
             f"{node}-base{number}" for number in range(1 + dice.randrange(2))
         ]
         for node in hosts
     }
+    first, *others = engines
+    for place in others:
+        if dice.random() < 0.4:
+            engines[place].append(engines[first][dice.randrange(len(engines[first]))])
+    return engines
 
 
 def _spec(dice: Dice, number: int, nodes: list[str], engines: Mapping[Place, list[str]]) -> Spec:
@@ -67,12 +75,12 @@ def _spec(dice: Dice, number: int, nodes: list[str], engines: Mapping[Place, lis
     places = list(engines)
     if kind < 0.2:
         return _shard(dice, number, nodes, places)
-    serves_at = places[dice.randrange(len(places))]
-    bases = engines[serves_at]
+    seat = places[dice.randrange(len(places))]
+    base = engines[seat][dice.randrange(len(engines[seat]))]
     node = nodes[dice.randrange(len(nodes))]
     disk, memory = Place(node, Tier.SSD), Place(node, Tier.RAM)
     remote = kind > 0.85
-    homes = [serves_at, serves_at, memory, NETWORK if remote else disk]
+    homes = [seat, seat, memory, NETWORK if remote else disk]
     downs = [None, None, memory, NETWORK if remote else disk]
     return Spec(
         Item(f"role{number}@1"),
@@ -80,8 +88,8 @@ def _spec(dice: Dice, number: int, nodes: list[str], engines: Mapping[Place, lis
         "adapter",
         (3 + dice.randrange(13)) * MIB,
         homes[dice.randrange(len(homes))],
-        serves_at,
-        bases[dice.randrange(len(bases))],
+        tuple(place for place in places if base in engines[place]),
+        base,
         f"digest{number}",
         NETWORK if remote else disk,
         idle_s=2 + 6 * dice.random(),
@@ -96,15 +104,15 @@ def _spec(dice: Dice, number: int, nodes: list[str], engines: Mapping[Place, lis
 def _shard(dice: Dice, number: int, nodes: list[str], engines: list[Place]) -> Spec:
     node = nodes[dice.randrange(len(nodes))]
     disk, memory = Place(node, Tier.SSD), Place(node, Tier.RAM)
-    serves_at = next((place for place in engines if place.node == node), None)
-    homes = [disk, memory, serves_at or memory]
+    seats = tuple(place for place in engines if place.node == node)[:1]
+    homes = [disk, memory, *(seats or (memory,))]
     return Spec(
         Item(f"shard{number}#shard"),
         f"shard{number}",
         "shard",
         (2 + dice.randrange(6)) * MIB,
         homes[dice.randrange(len(homes))],
-        serves_at,
+        seats,
         "",
         "",
         Place(node, Tier.SSD, "log"),

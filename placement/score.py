@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: what a copy in main memory is worth while a seat answers, beside one without: seats are lost again
 SEATED = 0.5
+#: what a seat in a further engine is worth, beside one in the first: without it asks are served all the same
+FURTHER = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,8 @@ def reload_seconds(state: State, item: Item, place: Place) -> float:
     the way to the engine from the disk, and half of that while a seat answers.
     """
     goal, nbytes = state.goal(item), state.items[item].nbytes
+    if place != goal and state.takes_seat(item, place):
+        return FURTHER * seconds(state, goal._replace(tier=Tier.RAM, device=""), goal, nbytes)
     near = Place(goal.node, Tier.RAM)
     if place == goal and place.tier is Tier.VRAM and near in state.rooms:
         return seconds(state, near, goal, nbytes)

@@ -134,7 +134,9 @@ class Play:
         elif kind < 0.82:
             self._tell(self._order(self._item()))
         elif kind < 0.92:
-            self.ask(self._item(), 5.0)
+            item = self._item()
+            for _ in range(1 + self.dice.randrange(4)):
+                self.ask(item, 5.0)
         self.wait(self.dice.random())
 
     def want(self, item: Item, within_s: float) -> str:
@@ -290,8 +292,8 @@ class Play:
         """Return what a person may order of an item, sense or nonsense."""
         places = [*sorted(place for rooms in self.lab.rooms.values() for place in rooms), NETWORK]
         if self.world.chance(0.7):
-            engine = self.world.specs[item].serves_at
-            places = [place for place in places if place.tier is not Tier.VRAM or place == engine]
+            engines = self.world.specs[item].serves_at
+            places = [place for place in places if place.tier is not Tier.VRAM or place in engines]
         orders: list[Event] = [
             MoveOrdered(item, places[self.dice.randrange(len(places))], "user"),
             PinSet(item, self.world.chance(0.4), "user"),

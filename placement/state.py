@@ -59,8 +59,9 @@ class Spec:
     budget counts, on the node where the shard lives. An adapter at an address has NETWORK for its durable
     place, and `landing` is the SSD place where its bytes arrive from there.
 
-    `serves_at` is the engine of an adapter; of a shard, the engine in whose memory its index may lie. After
-    the use of an item named in `after`, and with `at_start` at its first registration, it is warmed.
+    `serves_at` are the engines of an adapter's base, in the order of the file; of a shard, the one in whose
+    memory its index may lie, if there is any. After the use of an item named in `after`, and with `at_start`
+    at its first registration, it is warmed.
     """
 
     item: Item
@@ -68,7 +69,7 @@ class Spec:
     kind: Kind
     nbytes: int
     home: Place
-    serves_at: Place | None
+    serves_at: tuple[Place, ...]
     base: str
     digest: str
     durable: Place
@@ -181,6 +182,8 @@ class State:
     uses: Mapping[Item, float] = field(default_factory=dict)
     #: until when a granted item stays, so that its caller can take the lease
     holds: Mapping[Item, float] = field(default_factory=dict)
+    #: of each item that several engines may serve, the one where it is to be ready
+    aims: Mapping[Item, Place] = field(default_factory=dict)
     #: until when an item that was warmed is sure to be asked for
     expected: Mapping[Item, float] = field(default_factory=dict)
     #: items whose idle time is longer than the file's for a while
@@ -287,19 +290,26 @@ class State:
         return rest, spec.durable, landed
 
     def goal(self, item: Item) -> Place:
-        """Return where a want for the item makes it ready: its engine's VRAM, or a shard's home."""
+        """Return where a want for the item makes it ready: the VRAM of an engine, or a shard's home."""
         spec = self.items[item]
-        return spec.serves_at if spec.serves_at and spec.kind == "adapter" else self.home(item)
+        if spec.kind != "adapter" or not spec.serves_at:
+            return self.home(item)
+        return self.aims.get(item) or spec.serves_at[0]
 
     def serves(self, item: Item, place: Place) -> bool:
         """Tell whether a replica there answers requests: an adapter's in VRAM, a shard's index."""
         spec = self.items[item]
-        return place == spec.serves_at if spec.kind == "adapter" else place != spec.durable
+        return place in spec.serves_at if spec.kind == "adapter" else place != spec.durable
 
     def served_at(self, item: Item) -> Place | None:
-        """Return the ready place that answers requests now (the highest tier), or None."""
+        """Return the ready place that answers requests now, or None.
+
+        Of a shard's, the highest tier; of several engines, the one where least is in flight of the item.
+        """
         ready = [p for p in self.spots.get(item, ()) if self.serves(item, p) and self.ready(item, p)]
-        return max(ready, key=lambda place: place.tier.height, default=None)
+        if len(ready) < 2:
+            return ready[0] if ready else None
+        return max(ready, key=lambda place: (place.tier.height, -self.replicas[item, place].leases))
 
     def wanted(self, item: Item) -> bool:
         """Tell whether a want for the item is open."""

@@ -155,9 +155,13 @@ class World:
         return "corrupt" if self.happens("corrupt copy", self.faults.corrupt) else "well"
 
     def ask(self, item: Item) -> bool:
-        """Somebody asks a role without a word to the brain; False if its engine has no open slot for it."""
-        place = self.specs[item].serves_at
-        return place is not None and lease(self, item, place)
+        """Somebody asks a role without a word to the brain; False if no engine has an open slot for it.
+
+        Of several that have one, the engine that answers the fewest requests is asked first.
+        """
+        held = {place: self.store(place).held for place in self.specs[item].serves_at}
+        busy = {place: sum(each.leases for each in there.values()) for place, there in held.items()}
+        return any(lease(self, item, place) for place in sorted(held, key=busy.__getitem__))
 
     def beat(self, name: str) -> None:
         """Ask a node for what it holds; the answer tells the truth of a moment in between."""

@@ -278,7 +278,7 @@ def _spec(item: str, nbytes: int) -> Spec:
         kind="adapter",
         nbytes=nbytes,
         home=RAM,
-        serves_at=VRAM,
+        serves_at=(VRAM,),
         base=BASE,
         digest=item,
         durable=SSD,

@@ -158,7 +158,7 @@ class Traffic:
             "adapter",
             IMAGE,
             home,
-            vram,
+            (vram,),
             f"base{number % self.size.nodes}",
             "digest",
             ssd,
@@ -222,9 +222,9 @@ class Traffic:
     def _ask(self) -> None:
         """Ask some role: warm without a word to the Machine, else by a want."""
         (spec,) = self.dice.choices(self._specs, cum_weights=self._odds)
-        place = spec.serves_at
+        (place,) = spec.serves_at
         self.taken.asks += 1
-        if place is not None and self.machine.state.ready(spec.item, place):
+        if self.machine.state.ready(spec.item, place):
             self._lease(spec.item, place)
             return
         self.taken.cold += 1

@@ -5,8 +5,9 @@ from posixpath import normpath
 
 from placement.config.devices import device_faults, room
 from placement.config.draft import Draft, Refused
+from placement.config.engines import devices_for
 from placement.config.problems import Finding, Path, quoted
-from placement.config.schema import Base, Policy, Role, Serve, Shard
+from placement.config.schema import Base, Node, Policy, Role, Serve, Shard
 from placement.config.seats import overbooked
 from placement.tiers import Tier
 from placement.units import format_bytes
@@ -39,7 +40,8 @@ def contradictions(draft: Draft) -> Iterator[Finding]:
 
 def _base(draft: Draft, base: Base) -> Iterator[Finding]:
     path, refused = ("bases", base.name), draft.refused
-    if base.node is None and draft.devices_known and not refused.touches((*path, "node")):
+    one = base.replicas.min <= 1
+    if one and base.node is None and draft.devices_known and not refused.touches((*path, "node")):
         message = f"which node does its engine run on? node: one of {', '.join(draft.nodes)}"
         yield Finding("CFG025", path, message, on_key=True)
     if base.replicas.min < 1:
@@ -47,8 +49,15 @@ def _base(draft: Draft, base: Base) -> Iterator[Finding]:
     elif base.replicas.min > base.replicas.max and not refused.touches((*path, "replicas")):
         message = f"min {base.replicas.min} is more than max {base.replicas.max}"
         yield Finding("CFG034", (*path, "replicas"), message)
-    node = draft.lab.nodes.get(base.node or "")
-    if node is not None and not refused.touches(("nodes", node.name, "vram")):
+    if one and len(base.on) > 1:
+        more = f"replicas: {{min: {len(base.on)}, max: {len(base.on)}}}"
+        yield Finding("CFG034", (*path, "node"), f"{len(base.on)} nodes for one engine; write {more}")
+    for node in [draft.lab.nodes[name] for name in base.on if name in draft.lab.nodes]:
+        yield from _on(base, node, path, refused)
+
+
+def _on(base: Base, node: Node, path: Path, refused: Refused) -> Iterator[Finding]:
+    if not refused.touches(("nodes", node.name, "vram")):
         yield from room(node, base.device, (*path, "device"), "runs an engine")
         listed = node.vram if isinstance(node.vram, dict) else {}
         whole = sum(listed.values()) if isinstance(node.vram, dict) else node.vram
@@ -60,12 +69,13 @@ def _base(draft: Draft, base: Base) -> Iterator[Finding]:
 
 
 def _engines(draft: Draft) -> Iterator[Finding]:
-    nodes = draft.lab.nodes.values()
-    devices = sum(len(node.vram) if isinstance(node.vram, dict) else 1 for node in nodes)
     for name, base in draft.lab.bases.items():
-        if base.replicas.max > devices:
+        path = ("bases", name, "replicas", "max")
+        devices = len(devices_for(draft.lab, base))
+        if base.replicas.max > max(devices, 1) and not draft.refused.touches(("bases", name, "node")):
             message = f"{base.replicas.max} engines on {devices} device{'s' if devices > 1 else ''}"
-            yield Finding("CFG035", ("bases", name, "replicas", "max"), message)
+            where = f" of {', '.join(base.on)}" if base.on else ""
+            yield Finding("CFG035", path, f"{message}{where}; each needs one of its own")
 
 
 def _role(draft: Draft, role: Role) -> Iterator[Finding]:

@@ -48,11 +48,17 @@ def _role(draft: Draft, role: Role, bases: Mapping[str, Base], engine_node: str 
         and not draft.refused.touches(("roles", role.name, "node"))
     ):
         base = bases.get(name or "")
-        node = engine_node if base is None else base.node
+        node = engine_node if base is None else _beside(base, role)
     by = role.activated_by
     if role.warm.at is not None and "activated_by" not in role.model_fields_set:
         by = (*by, "schedule")
     return role.model_copy(update={"base": name, "node": node, "activated_by": by})
+
+
+def _beside(base: Base, role: Role) -> str | None:
+    """Return the node of a role's engine; which of several it is at home in is for the lab to say."""
+    dealt = role.location is Tier.VRAM and base.replicas.min > 1
+    return None if dealt else next(iter(base.on), None)
 
 
 def _shard(draft: Draft, shard: Shard, node: str | None) -> Shard:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from placement.config.draft import Draft
+from placement.config.engines import Engine, engines
 from placement.config.problems import Finding, Path
 from placement.config.schema import Base, Node, Role, Shard
 from placement.tiers import Tier
@@ -43,8 +44,11 @@ def _only_in_vram(draft: Draft, entry: Role | Shard, path: Path) -> Iterator[Fin
 
 def _role(draft: Draft, role: Role, path: Path) -> Iterator[Finding]:
     base, node = draft.lab.bases.get(role.base or ""), draft.lab.nodes.get(role.node or "")
-    if base is not None and base.node not in {None, role.node}:
-        message = f"a home in VRAM is on the node of the engine: {base.name!r} runs on {base.node!r}"
+    seats = [engine for engine in engines(draft.lab).values() if engine.base is base]
+    on = list(dict.fromkeys(engine.node for engine in seats if engine.node is not None))
+    if base is not None and on and role.node not in on:
+        running = " and ".join(map(repr, on))
+        message = f"a home in VRAM is on the node of the engine: {base.name!r} runs on {running}"
         yield Finding("CFG031", (*path, "node"), message)
         return
     if node is None or draft.refused.touches(("nodes", node.name, "vram")):
@@ -60,7 +64,9 @@ def _role(draft: Draft, role: Role, path: Path) -> Iterator[Finding]:
                 f"its base is not listed, so its device is not known; list it with device: {role.device}"
             )
             yield Finding("CFG031", at, message)
-    elif base is not None and not _agree(base.device, role.device, node):
+    elif base is not None and not any(
+        _agree(seat.device, role.device, node) for seat in seats if seat.node in {None, role.node}
+    ):
         message = f"an adapter rests on the device of its base, and {base.name!r} is on {base.device}"
         yield Finding("CFG031", at, f"{message}; {_repair([base], role.device)}")
 
@@ -73,11 +79,11 @@ def _shard(draft: Draft, shard: Shard, node: Node, path: Path) -> Iterator[Findi
     yield from lacking
     if lacking or draft.refused.touches((*path, "device"), ("bases",), ("roles",)):
         return
-    engines = _engines(draft)
-    here = [engine for engine in engines if engine.node == node.name]
+    running = _engines(draft)
+    here = [engine for engine in running if engine.node == node.name]
     devices = list(dict.fromkeys(engine.device for engine in here))
-    if not here and all(engine.node is not None for engine in engines):
-        elsewhere = ", ".join(dict.fromkeys(str(engine.node) for engine in engines))
+    if not here and all(engine.node is not None for engine in running):
+        elsewhere = ", ".join(dict.fromkeys(str(engine.node) for engine in running))
         known = f"engines run on: {elsewhere}" if elsewhere else "the file lists no bases"
         message = f"an index in VRAM lies in an engine, and none runs on {node.name!r}; {known}"
         yield Finding("CFG031", (*path, "location"), message)
@@ -87,7 +93,9 @@ def _shard(draft: Draft, shard: Shard, node: Node, path: Path) -> Iterator[Findi
         message = (
             f"an index in VRAM lies in an engine, and on {node.name!r} these are on {', '.join(devices)}"
         )
-        yield Finding("CFG031", at, f"{message}; {_repair(here, shard.device or 'auto')}")
+        yield Finding(
+            "CFG031", at, f"{message}; {_repair([each.base for each in here], shard.device or 'auto')}"
+        )
 
 
 def _repair(engines: list[Base], device: str) -> str:
@@ -97,11 +105,12 @@ def _repair(engines: list[Base], device: str) -> str:
     return f"add a base with the same model on {device}{instead}"
 
 
-def _engines(draft: Draft) -> list[Base]:
-    """Return the bases of the file; where it lists none, one for each role, as its adapter will name it."""
+def _engines(draft: Draft) -> list[Engine]:
+    """Return the engines of the file; without bases, one for each role, as its adapter will name it."""
     if draft.has_bases:
-        return list(draft.lab.bases.values())
-    return [Base(name=role.name, model="?", node=role.node) for role in draft.lab.roles.values()]
+        return list(engines(draft.lab).values())
+    bases = [Base(name=role.name, model="?", node=role.node) for role in draft.lab.roles.values()]
+    return [Engine(base.name, base, next(iter(base.on), None), base.device) for base in bases]
 
 
 def _agree(engine: str, asked: str | None, node: Node) -> bool:

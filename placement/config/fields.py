@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal, NoReturn, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from placement.config.cron import cron_fault
@@ -183,7 +183,29 @@ def _room(value: object, info: ValidationInfo) -> object:
     return nbytes
 
 
+def _nodes(value: object) -> str | tuple[str, ...]:
+    """Read the name of a node, or a list of different ones."""
+    if isinstance(value, list | tuple):
+        for index, name in enumerate(value):
+            if not isinstance(name, str) or not name:
+                fail("CFG022", "expected the name of a node", at=(index,))
+            if name in value[:index]:
+                fail("CFG027", f"{shown(name)} is named twice", at=(index,))
+        return tuple(map(str, value)) or fail("CFG022", "is empty; name a node, or take the line out")
+    if not isinstance(value, str):
+        raise PydanticCustomError("string_type", "expected text")
+    if not value:
+        raise PydanticCustomError("string_too_short", "is empty")
+    return str(value)
+
+
+def _as_read(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Write nodes as they were read: pydantic takes the tuple of such a union for a list, and warns."""
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
+Nodes = Annotated[str | tuple[str, ...], PlainValidator(_nodes), PlainSerializer(_as_read)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Whole = Annotated[int, BeforeValidator(_whole)]
 Number = Annotated[float, BeforeValidator(_number)]

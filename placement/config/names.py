@@ -46,12 +46,16 @@ def name_faults(declared: Declared) -> Iterator[Finding]:
 
 def reference_faults(lab: Lab, declared: Declared) -> Iterator[Finding]:
     """Yield names that are used but not defined (CFG030, CFG062), and circles of them (CFG036)."""
-    for section in ("bases", "roles", "rag"):
+    for name, base in lab.bases.items():
+        for index, node in enumerate(base.on):
+            path: Path = ("bases", name, "node")
+            yield from _node(node, path if isinstance(base.node, str) else (*path, index), declared)
+    for section in ("roles", "rag"):
         for name, entry in getattr(lab, section).items():
             if entry.node is not None:
                 yield from _node(entry.node, (section, name, "node"), declared)
     for name, role in lab.roles.items():
-        path: Path = ("roles", name)
+        path = ("roles", name)
         if role.base is not None and role.base not in declared["bases"]:
             known = declared["bases"]
             hint = _known(role.base, known, "bases") if known else "; the file lists no bases"

@@ -14,6 +14,7 @@ from placement.config.fields import (
     Flag,
     Home,
     Kernels,
+    Nodes,
     Number,
     Persona,
     Seconds,
@@ -60,8 +61,8 @@ class Node(Entry):
 class Replicas(_Frozen):
     """How many engines a base may have."""
 
-    min: Whole = Field(1, description="Engines that always run.")
-    max: Whole = Field(1, description="Engines at most, when asks queue up.")
+    min: Whole = Field(1, description="Engines that run, each on a device of its own.")
+    max: Whole = Field(1, description="Engines at most; so far no more than min are started.")
 
 
 class Base(Entry):
@@ -70,8 +71,8 @@ class Base(Entry):
     model: Text = Field(
         description="Directory or Hugging Face id of the base model; only safetensors are read."
     )
-    node: Text | None = Field(
-        None, description="The node that its engine runs on; default: the node with VRAM."
+    node: Nodes | None = Field(
+        None, description="The node that its engine runs on, or a list for more; default: those with VRAM."
     )
     device: Device = Field("auto", description="auto, cpu, cuda, or cuda:N.")
     dtype: Dtype = Field("auto", description="auto, float32, bfloat16, or float16.")
@@ -90,6 +91,11 @@ class Base(Entry):
     )
     threads: Whole = Field(1, gt=0, le=1024, description="Threads that a CPU engine computes with.")
     replicas: Replicas = Field(Replicas(), description="How many engines of this base may run.")
+
+    @property
+    def on(self) -> tuple[str, ...]:
+        """The nodes that the file names for its engines."""
+        return (self.node,) if isinstance(self.node, str) else self.node or ()
 
 
 class RagUse(_Frozen):

@@ -13,23 +13,31 @@ def overbooked(lab: Lab, refused: Refused | None = None) -> Iterator[Finding]:
     for base, roles in _at_home(lab):
         pinned = [role for role in roles if role.pin]
         unsure = refused is not None and refused.touches(("bases", base.name, "slots"))
-        if len(pinned) > base.slots and not unsure:
+        slots = base.slots * max(base.replicas.min, 1)
+        if len(pinned) > slots and not unsure:
+            needed = -(-len(pinned) // max(base.replicas.min, 1))
             message = (
                 f"{len(pinned)} pinned roles are at home in VRAM, and the base {base.name!r} has "
-                f"{base.slots} slots; give it {len(pinned)} slots, or pin fewer"
+                f"{_slots(base)}; give it {needed} slots, or pin fewer"
             )
-            yield Finding("CFG032", ("roles", pinned[base.slots].name, "pin"), message)
+            yield Finding("CFG032", ("roles", pinned[slots].name, "pin"), message)
 
 
 def crowded(lab: Lab) -> Iterator[Finding]:
     """Yield L5 for each base with more roles at home in VRAM than slots, at the first one too many."""
     for base, roles in _at_home(lab):
-        if len(roles) > base.slots:
+        slots = base.slots * max(base.replicas.min, 1)
+        if len(roles) > slots:
             message = (
                 f"{len(roles)} roles are at home in VRAM, and the base {base.name!r} has "
-                f"{base.slots} slots: they take turns"
+                f"{_slots(base)}: they take turns"
             )
-            yield Finding("L5", ("roles", roles[base.slots].name, "location"), message, warning=True)
+            yield Finding("L5", ("roles", roles[slots].name, "location"), message, warning=True)
+
+
+def _slots(base: Base) -> str:
+    each = f" in each of {base.replicas.min} engines" if base.replicas.min > 1 else ""
+    return f"{base.slots} slots{each}"
 
 
 def _at_home(lab: Lab) -> Iterator[tuple[Base, list[Role]]]:

@@ -8,7 +8,7 @@ from placement.config.problems import Finding, Path, dotted
 from placement.config.schema import Lab, Policy, Serve
 from placement.tiers import Tier
 
-_LATER: dict[str, tuple[str, ...]] = {"bases": ("replicas",), "rag": ("tenant_key",)}
+_LATER: dict[str, tuple[str, ...]] = {"rag": ("tenant_key",)}
 _LATER_OF_POLICY = ("lease_s",)
 #: What a shard at an address has no use for: its index is not ours to move.
 _OF_WHAT_MOVES = ("pin", "warm", "unload")
@@ -28,6 +28,7 @@ def without_effect(lab: Lab) -> Iterator[Finding]:
 
 
 def _unserved(lab: Lab) -> Iterator[tuple[Path, str]]:
+    yield from _engines(lab)
     for section, fields in _LATER.items():
         for name, entry in getattr(lab, section).items():
             for field in fields:
@@ -43,6 +44,13 @@ def _unserved(lab: Lab) -> Iterator[tuple[Path, str]]:
             yield ("policy", Policy.model_fields[field].alias or field), ""
     if lab.serve != Serve():
         yield ("serve",), ""
+
+
+def _engines(lab: Lab) -> Iterator[tuple[Path, str]]:
+    for name, base in lab.bases.items():
+        told = f": {base.replicas.min} of {base.replicas.max} engines are started"
+        if base.replicas.max > base.replicas.min:
+            yield ("bases", name, "replicas", "max"), told
 
 
 def _differs(entry: BaseModel, field: str) -> bool:

@@ -46,7 +46,7 @@ def plain(header: Header, slots: int, limits: Limits | None = None) -> Stage:
         ssd: Room(2 * sum(sizes)),
     }
     specs = tuple(
-        Spec(item, cargo.role, "adapter", cargo.nbytes, ssd, vram, BASE, str(item), ssd, IDLE_S)
+        Spec(item, cargo.role, "adapter", cargo.nbytes, ssd, (vram,), BASE, str(item), ssd, IDLE_S)
         for item, cargo in header.items.items()
     )
     return Stage(slots, rooms, specs, limits or Limits())
@@ -74,7 +74,7 @@ def of_lab(trace: Trace, lab: Lab, limits: Limits, slots: int | None = None) -> 
             "keep the lines of one base's roles, and play each base for itself",
         )
     base = lab.bases.get(next(iter(bases)) or "") or Base(name=BASE, model="?")
-    node = lab.nodes.get(base.node or next(iter(lab.nodes), "")) or Node(name=NODE)
+    node = lab.nodes.get(next(iter((*base.on, *lab.nodes)), "")) or Node(name=NODE)
     items = {item: cargo for item, cargo in header.items.items() if cargo.role in lab.roles}
     asks = tuple(ask if ask.after in lab.roles else ask._replace(after=None) for ask in trace.asks)
     seats = base.slots if slots is None else slots
@@ -115,7 +115,7 @@ def _spec(item: Item, cargo: Cargo, role: Role, base: Base, places: tuple[Place,
         kind="adapter",
         nbytes=cargo.nbytes,
         home=at.get(role.location, ssd),
-        serves_at=at[Tier.VRAM],
+        serves_at=(at[Tier.VRAM],),
         base=base.name,
         digest=str(item),
         durable=ssd,

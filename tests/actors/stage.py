@@ -132,7 +132,7 @@ class Stage:
             failure=None,
             persona=f"You are {name}.",
             model=self.model,
-            engine="small",
+            engines=("small",),
             room=512,
             embedder="embedder:desk",
             shards=(),

@@ -31,7 +31,7 @@ def lab(*items, machine=None):
     for item in items:
         name = item.partition("@")[0]
         machine.handle(
-            Registered(Spec(Item(item), name, "adapter", 100, SSD, VRAM, "small", "d", SSD), (SSD,)), 0.0
+            Registered(Spec(Item(item), name, "adapter", 100, SSD, (VRAM,), "small", "d", SSD), (SSD,)), 0.0
         )
     return machine
 

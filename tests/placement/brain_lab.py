@@ -49,19 +49,20 @@ BRISK = Limits(
     copies_per_place=3,
     calm_s=3.0,
     warm_s=3.0,
+    further_s=3.0,
 )
 
 
 def role(name, home=SSD, **changes):
     """Return an adapter of 10 MiB whose durable copy is on the desk and whose engine is the desk's."""
-    spec = Spec(Item(f"{name}@1"), name, "adapter", 10 * MIB, home, VRAM, "small", "d", SSD, 600.0)
+    spec = Spec(Item(f"{name}@1"), name, "adapter", 10 * MIB, home, (VRAM,), "small", "d", SSD, 600.0)
     return replace(spec, **changes)
 
 
 def shard(name, home=RAM, **changes):
     """Return a shard of 5 MiB with its log on the desk."""
     return replace(
-        Spec(Item(f"{name}#shard"), name, "shard", 5 * MIB, home, None, "", "", LOG, 600.0), **changes
+        Spec(Item(f"{name}#shard"), name, "shard", 5 * MIB, home, (), "", "", LOG, 600.0), **changes
     )
 
 
@@ -197,7 +198,7 @@ def whole_scene() -> Scene:
         remote("far0", idle_s=4.0, nbytes=7 * MIB, at_start=True),
         remote("far1", home=RAM, idle_s=4.0, nbytes=8 * MIB, unload_to=NETWORK, after=("role1", "shard0")),
         remote("far2", landing=ATTIC_SSD, idle_s=3.0, base="big", after=("far0",)),
-        shard("shard2", VRAM, serves_at=VRAM, nbytes=4 * MIB, idle_s=6.0, unload_to=SSD),
+        shard("shard2", VRAM, serves_at=(VRAM,), nbytes=4 * MIB, idle_s=6.0, unload_to=SSD),
     )
     memory = {RAM: 64 * MIB, VRAM: 150 * MIB, ATTIC_SSD: 200 * MIB}
     return Scene(plain.rooms, (*plain.specs, *others), memory)

@@ -84,7 +84,7 @@ IMPOSSIBLE = {
     "a shard away from its log": (MoveOrdered(shard("s").item, ATTIC_RAM, "user"), "TRC023"),
     "no durable copy": (Registered(A, (RAM,)), "TRC024"),
     "a durable copy in RAM": (Registered(replace(A, durable=RAM), (RAM,)), "TRC024"),
-    "a home in VRAM without an engine": (Registered(replace(A, serves_at=None, home=VRAM), (SSD,)), "TRC024"),
+    "a home in VRAM without an engine": (Registered(replace(A, serves_at=(), home=VRAM), (SSD,)), "TRC024"),
     "a negative size": (Registered(replace(A, nbytes=-1), (SSD,)), "TRC024"),
     "a shard that serves from its log": (Registered(shard("t", home=LOG), (LOG,)), "TRC024"),
 }

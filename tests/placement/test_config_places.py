@@ -231,7 +231,10 @@ def test_two_shards_cannot_share_an_index():
     [
         ("{min: 2, max: 1}", ["bases.m.replicas: min 2 is more than max 1 [CFG034]"]),
         ("{min: 0}", ["bases.m.replicas.min: a base has at least 1 engine [CFG035]"]),
-        ("{max: 3}", ["bases.m.replicas.max: 3 engines on 2 devices [CFG035]"]),
+        (
+            "{max: 3}",
+            ["bases.m.replicas.max: 3 engines on 2 devices of a; each needs one of its own [CFG035]"],
+        ),
         ("0", ["bases.m.replicas: expected a mapping of fields, found 0 [CFG022]"]),
     ],
 )

@@ -42,7 +42,7 @@ policy: {score: {cost: 1}, lease: 5s, warm_ahead: false}
 serve: {port: 9000}
 """
     assert list(unserved(load(text, {}))) == [
-        "bases.m.replicas",
+        "bases.m.replicas.max: 1 of 2 engines are started",
         "rag.docs.tenant_key",
         "rag.far.pin: what rests on a server stays there",
         "rag.far.warm: what rests on a server stays there",

@@ -150,9 +150,9 @@ def test_a_copy_into_a_foreign_engine_is_told():
     """VRAM is where the item's own engine is."""
     state = sound()
     state = replace(
-        state, items={**state.items, A.item: replace(A, serves_at=VRAM._replace(device="cuda:9"))}
+        state, items={**state.items, A.item: replace(A, serves_at=(VRAM._replace(device="cuda:9"),))}
     )
-    with pytest.raises(InvariantBroken, match="in its engine only"):
+    with pytest.raises(InvariantBroken, match="in its engines only"):
         check(state, Limits())
 
 

@@ -183,7 +183,7 @@ def test_the_only_index_of_a_shard_goes_down_before_it_leaves():
 
 def test_an_index_in_vram_goes_to_the_ram_of_its_machine():
     """The next tier down takes it, if it is not pressed itself."""
-    lab, spec = Lab().join(), shard("s", home=VRAM, serves_at=VRAM)
+    lab, spec = Lab().join(), shard("s", home=VRAM, serves_at=(VRAM,))
     lab.do(lab.register(spec))
     (copy,) = measure(lab, VRAM, 94, total=200 * MIB, source="NVML")
     assert copy.target == RAM
@@ -233,7 +233,7 @@ def test_a_lost_machine_has_no_gauges():
 def test_an_index_takes_bytes_of_vram_and_no_seat():
     """Two seats are for two adapters, whatever index lies beside them."""
     lab = Lab().join()
-    index, one, two = shard("s", home=VRAM, serves_at=VRAM), role("one"), role("two")
+    index, one, two = shard("s", home=VRAM, serves_at=(VRAM,)), role("one"), role("two")
     lab.do(lab.register(index, one, two))
     lab.do(lab.want(one))
     lab.do(lab.want(two))
