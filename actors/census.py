@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from actors.listing import Listing, Member, Space, Thing
 from actors.muster import log_of, shard_item
@@ -17,6 +22,7 @@ from placement.tiers import Tier
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from actors.coordinator import Coordinator
     from actors.crew import Crew
     from actors.engine import Decoding
     from actors.journal import Journal
@@ -172,12 +178,27 @@ def _add_shards(
                 places[place][item] = Seen(report.leases, report.idle_s, report.searches)
 
 
+async def present(coordinator: Coordinator) -> Listing:
+    """Return the whole lab as `ps` shows it, from reports that are asked for now."""
+    machine, crew = await coordinator.opened()
+    others: dict[str, Any] = {}
+    await asyncio.gather(
+        coordinator.beat(),
+        coordinator.beats.ask({f"embedder:{name}": one for name, one in crew.embedders.items()}, others),
+        coordinator.beats.ask({f"role:{name}": one for name, one in crew.roles.items()}, others),
+    )
+    others["coordinator"] = Presence(os.getpid(), psutil.Process().memory_info().rss, machine.state.epoch)
+    coordinator.census.others = others
+    return listing(crew, coordinator.census, machine, coordinator.journal, time.monotonic())
+
+
 def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_s: float) -> Listing:
-    """Return the whole lab as `ps` shows it, in the order of the file."""
+    """Return the whole lab as `ps` shows it, in the order of the file; of a role, the version that serves."""
     state = machine.state
+    serving = {version.item for version in journal.versions()}
     by_name: dict[str, Row] = {}
-    for row in rows(state, now_s, machine.limits):
-        by_name.setdefault(row.name, row)  # a version that is being removed comes last
+    for row in sorted(rows(state, now_s, machine.limits), key=lambda row: row.item not in serving):
+        by_name.setdefault(row.name, row)
     failed = {failure.role: failure for failure in journal.failures()}
     times = Counter(activation.item for activation in journal.activations())
     things = []

@@ -6,17 +6,14 @@ Every decision is the Machine's; this file turns each command into calls and eac
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
-from actors import applying, changes, orders, planning, said, wants
+from actors import applying, changes, orders, planning, renewal, said, wants
 from actors.beats import Beats
-from actors.census import Census, Presence, listing
+from actors.census import Census, present
 from actors.crew import Crew
 from actors.effects import COPY_S, DRAIN_S, Effects
 from actors.errors import reach
@@ -36,6 +33,7 @@ if TYPE_CHECKING:
     from actors.answer import Activation
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
+    from actors.renewed import Renewed
     from actors.spec import LabSpec
     from actors.warming import Warming
     from placement.config.edits import Edit
@@ -153,6 +151,8 @@ class Coordinator:
         """
         async for step in steps_of(self._bring_up):
             yield step
+        for told in await planning.outdated(self):
+            yield Progress(told)
 
     async def plan(self, spec: LabSpec, *, forget: bool = False) -> Plan:
         return (await planning.draw(self, spec, forget=forget)).plan
@@ -317,6 +317,9 @@ class Coordinator:
     async def update_role(self, name: str, changed: dict[str, Any]) -> Thing:
         return await changes.update_role(self, name, changed)
 
+    async def update(self, role: str) -> Renewed:
+        return await renewal.renew(self, role)
+
     async def remove_role(self, name: str) -> Thing:
         return await changes.remove_role(self, name)
 
@@ -327,16 +330,7 @@ class Coordinator:
 
     async def ps(self) -> Listing:
         """Say where everything is, from reports asked for now."""
-        machine, crew = await self.opened()
-        others: dict[str, Any] = {}
-        await asyncio.gather(
-            self.beat(),
-            self.beats.ask({f"embedder:{name}": handle for name, handle in crew.embedders.items()}, others),
-            self.beats.ask({f"role:{name}": handle for name, handle in crew.roles.items()}, others),
-        )
-        others["coordinator"] = Presence(os.getpid(), psutil.Process().memory_info().rss, machine.state.epoch)
-        self.census.others = others
-        return listing(crew, self.census, machine, self.journal, time.monotonic())
+        return await present(self)
 
     async def story(self, name: str) -> list[Line]:
         await self.opened()
