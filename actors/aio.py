@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
+    from actors.renewed import Renewed
     from actors.roundtable import RoundTable
     from actors.warming import Warming
     from placement.why import Why
@@ -155,6 +156,16 @@ class AioLab:
             "coordinator", "update_role", name, _absolute(changes), within_s=CHANGE_S
         )
         return thing
+
+    async def update(self, role: str) -> Renewed:
+        """Read a role's adapter from its source again; another version takes over while the role answers.
+
+        It is loaded beside the old one and proven there first. New asks take it then, answers in flight end
+        on the old one, which goes when its last has ended; moves and pins hold for it. Raises what is wrong
+        with the adapter, or why it does not come up (TRC012 with who has the seats): the old one serves on.
+        """
+        renewed: Renewed = await self._call("coordinator", "update", role, within_s=CHANGE_S)
+        return renewed
 
     async def remove_role(self, name: str) -> Thing:
         """Take a role out of the lab, its answers in flight drained first; return its last row."""

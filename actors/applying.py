@@ -86,11 +86,7 @@ class _Applying:
         await raising.shelving.start(self._named("shard", "+~") if whole else lab.rag)
         roles = {one.name for one in self.drawn.plan.changes if one.kind == "role" and one.sign != "-"}
         roles |= set(self._named("role", "+~") if whole else lab.roles)
-        before = {version.role: version.item for version in self.journal.versions()}
-        versions = await raising.versions.of([name for name in lab.roles if name in roles], stored)
-        for role, version in versions.items():
-            if role in before and before[role] != version.item:
-                self.journal.hand_over(before[role], version.item)
+        await raising.versions.of([name for name in lab.roles if name in roles], stored)
         await self.coordinator.beat()
         made = await draft(
             self.crew, said.Orders(self.journal), planning.Asked(self.coordinator, self.crew, ())

@@ -64,11 +64,14 @@ class Stamp:
 
 
 USER = Stamp("user")
+#: Who asks for a new version of an adapter while the old one serves; no role's name has a space.
+UPDATE = "an update"
 
 
 def named(caller: str) -> str:
-    """Return who asks as a sentence names it: "the user", "the schedule", "role coder"."""
-    return f"the {caller}" if caller in {"user", "schedule"} else f"role {caller}"
+    """Return who asks as a sentence names it: "the user", "the schedule", "an update", "role coder"."""
+    plain = {"user": "the user", "schedule": "the schedule", UPDATE: UPDATE}
+    return plain.get(caller, f"role {caller}")
 
 
 def drawn_by(ask: Ask, own: Generation) -> Sampling:

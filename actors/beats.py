@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +12,16 @@ from actors.census import answered, beat
 from actors.errors import reach
 from actors.recollection import Recollection
 from placement.errors import TierceError
+from placement.mending import Mending
 from placement.messages import Tick
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.coordinator import Coordinator
-    from placement.state import Item, Spec
+    from placement.state import Spec
 
 BEAT_DEADLINE_S = 3.0
-#: The pause after a rebuilding of a durable copy that failed.
-MEND_PAUSE_S = 60.0
 
 
 class Beats:
@@ -35,8 +33,8 @@ class Beats:
         self._recollection = Recollection()
         self._ask_log = AskLog(Path(coordinator.spec.home))
         self._log_trouble = ""
-        #: items whose durable copy is being built again, or could not be: not tried before that time
-        self._mending: dict[Item, float] = {}
+        #: durable copies that are being built again, or could not be
+        self._mending = Mending()
         #: what scrubbing found, by node and item: each is told once
         self._damaged: dict[tuple[str, str], str] = {}
 
@@ -69,16 +67,16 @@ class Beats:
         self._tell_damage()
         self._log_asks()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
-            for name, report in reports.items():
-                if report is not None and not report.started and name in handles:
-                    handles[name].start.remote()
+            for name, handle in handles.items():  # one that leaves still has a report
+                report = reports.get(name)
+                if report is not None and not report.started:
+                    handle.start.remote()
         self._coordinator.take(Tick())
         self._recollection.keep(machine, self._coordinator.journal, time.monotonic())
         for item in machine.state.gone:
             spec = machine.state.items[item]
-            due = self._mending.get(item, 0.0) <= time.monotonic() and item not in machine.state.retired
-            if spec.kind == "adapter" and due:
-                self._mending[item] = math.inf
+            lost = spec.kind == "adapter" and item not in machine.state.retired
+            if lost and self._mending.begin(item, time.monotonic()):
                 self._coordinator.keep(self._mend(spec))
 
     def _tell_damage(self) -> None:
@@ -111,8 +109,10 @@ class Beats:
                 self._log_trouble = told
 
     async def _mend(self, spec: Spec) -> None:
-        mended = await self._coordinator.effects.mend(spec)
-        self._mending[spec.item] = time.monotonic() + (0.0 if mended else MEND_PAUSE_S)
+        why = await self._coordinator.effects.mend(spec)
+        told = self._mending.end(spec.item, time.monotonic(), why)
+        if told:
+            self._coordinator.journal.tell(spec.item, told, time.time())
 
     async def ask(
         self,

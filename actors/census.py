@@ -188,11 +188,12 @@ def _add_shards(
 
 
 def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_s: float) -> Listing:
-    """Return the whole lab as `ps` shows it, in the order of the file."""
+    """Return the whole lab as `ps` shows it, in the order of the file; of a role, the version that serves."""
     state = machine.state
+    serving = {version.item for version in journal.versions()}
     by_name: dict[str, Row] = {}
-    for row in rows(state, now_s, machine.limits):
-        by_name.setdefault(row.name, row)  # a version that is being removed comes last
+    for row in sorted(rows(state, now_s, machine.limits), key=lambda row: row.item not in serving):
+        by_name.setdefault(row.name, row)
     failed = {failure.role: failure for failure in journal.failures()}
     times = Counter(activation.item for activation in journal.activations())
     things = []

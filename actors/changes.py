@@ -15,6 +15,7 @@ from actors import incarnations
 from actors.errors import UnknownName
 from actors.homecoming import come_home
 from actors.muster import joined, role_spec
+from actors.progress import silent
 from actors.raising import Raising
 from placement.config.edits import Edit, change, entry
 from placement.config.problems import nearest
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from actors.coordinator import Coordinator
     from actors.journal import Version
     from actors.listing import Thing
-    from actors.progress import Progress
     from actors.spec import LabSpec
     from placement.config.schema import Role as RoleConfig
 
@@ -60,7 +60,7 @@ async def update_role(coordinator: Coordinator, name: str, changed: dict[str, An
     """
     _, crew = await coordinator.opened()
     async with coordinator.changing:
-        _check_known(coordinator, name)
+        check_known(coordinator, name)
         said = entry(coordinator.spec.text, coordinator.edits, name) or {}
         await _bring(coordinator, name, change(said, changed), again=crew.lab.roles[name])
     coordinator.journal.tell(name, f"changed by the user: {', '.join(changed) or 'nothing'}", time.time())
@@ -74,7 +74,7 @@ async def remove_role(coordinator: Coordinator, name: str) -> Thing:
     """
     machine, crew = await coordinator.opened()
     async with coordinator.changing:
-        _check_known(coordinator, name)
+        check_known(coordinator, name)
         was = (await coordinator.ps()).thing(name)
         spec, edits = _proposed(coordinator, name, None)
         await incarnations.dismiss(crew, name)
@@ -99,9 +99,11 @@ def item_named(coordinator: Coordinator, name: str) -> Item:
     """
     machine, crew = coordinator.brain()
     state = machine.state
-    for item, spec in state.items.items():
-        if name in (item, spec.name) and item not in state.retired:
-            return item
+    named = [item for item, spec in state.items.items() if name in (item, spec.name)]
+    named = [item for item in named if item not in state.retired]
+    if named:
+        serving = {version.item for version in coordinator.journal.versions()}
+        return max(named, key=lambda item: item in serving)  # or one that leaves, or is tried
     if name in crew.lab.roles or name in crew.lab.rag:
         raise not_movable(coordinator, name)
     raise unknown(coordinator, name)
@@ -128,7 +130,8 @@ def not_movable(coordinator: Coordinator, name: str) -> TierceError:
     )
 
 
-def _check_known(coordinator: Coordinator, name: str) -> None:
+def check_known(coordinator: Coordinator, name: str) -> None:
+    """Raise UnknownName TRC001 for a role that the lab does not have."""
     _, crew = coordinator.brain()
     if name not in crew.lab.roles:
         known = ", ".join(crew.lab.roles) or "none"
@@ -163,7 +166,7 @@ async def _bring(
     before, seat = crew.spec, crew.seats.get(name)
     spec, edits = _proposed(coordinator, name, fields)
     old = next((one for one in coordinator.journal.versions() if one.role == name), None)
-    raising = Raising(coordinator, _silent)
+    raising = Raising(coordinator, silent)
     crew.follow(spec)
     moved = again is not None and _place_said(again) != _place_said(crew.lab.roles[name])
     if moved:
@@ -173,7 +176,7 @@ async def _bring(
         crew.check_seen(crew.role_node(name))
         version = await _version(raising, name, old, again)
         if version is not None:
-            _register(coordinator, raising, version, old, again)
+            _register(coordinator, raising, version, again)
     except BaseException:
         if old is not None:
             coordinator.journal.register(old)
@@ -190,11 +193,8 @@ async def _bring(
     if moved:
         coordinator.journal.disorder(name, "seat")  # the fields say it from now on
     await raising.hire_roles([name])
-    replaced = old is not None and (version is None or old.item != version.item)
-    if old is not None and replaced and Item(old.item) in raising.machine.state.items:
-        coordinator.take(Removed(Item(old.item)))
     if version is not None:
-        await come_home(coordinator, [Item(version.item)], _silent)
+        await come_home(coordinator, [Item(version.item)], silent)
 
 
 def _place_said(role: RoleConfig) -> tuple[Tier, str | None, str | None]:
@@ -240,19 +240,16 @@ def _register(
     coordinator: Coordinator,
     raising: Raising,
     version: Version,
-    old: Version | None,
     again: RoleConfig | None,
 ) -> None:
     """Tell the Machine of a new version, or of what else is new about one that it knows.
 
-    A new place is an order to move there; another adapter goes where the old one was ordered to.
+    A new place is an order to move there; another adapter goes where the one before was ordered to.
     """
     machine, crew = coordinator.brain()
     item, role = Item(version.item), crew.lab.roles[version.role]
     moved = again is not None and _place_said(again) != _place_said(role)
     if item not in machine.state.items:
-        if old is not None:
-            coordinator.journal.hand_over(old.item, item)
         if moved:
             coordinator.journal.disorder(item, "home")
         raising.versions.register(version)
@@ -268,7 +265,3 @@ def _register(
         coordinator.journal.disorder(item, "pin")
     spec = replace(spec, home=known.home, pinned=pinned, durable=known.durable, landing=known.landing)
     coordinator.take(Registered(spec, (known.durable,)))
-
-
-def _silent(_: Progress) -> None:
-    """Tell nobody: whoever changes a role gets its row in the end."""

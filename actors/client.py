@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
+    from actors.renewed import Renewed
     from actors.roundtable import RoundTable
     from actors.warming import Warming
     from placement.why import Why
@@ -129,6 +130,9 @@ class Lab:
 
     def update_role(self, name: str, **changes: Any) -> Thing:
         return self._wait(self.aio.update_role(name, **changes))
+
+    def update(self, role: str) -> Renewed:
+        return self._wait(self.aio.update(role))
 
     def remove_role(self, name: str) -> Thing:
         return self._wait(self.aio.remove_role(name))

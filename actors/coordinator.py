@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors import applying, changes, describing, orders, planning, said, wants
+from actors import applying, changes, describing, orders, planning, renewal, said, wants
 from actors.ask import named
 from actors.beats import Beats
 from actors.census import Census
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from actors.description import Description
     from actors.journal import Activated, Line
     from actors.listing import Listing, Thing
+    from actors.renewed import Renewed
     from actors.spec import LabSpec
     from actors.warming import Warming
     from placement.config.edits import Edit
@@ -153,6 +154,8 @@ class Coordinator:
         """
         async for step in steps_of(self._bring_up):
             yield step
+        for told in await planning.outdated(self):
+            yield Progress(told)
 
     async def plan(self, spec: LabSpec, *, forget: bool = False) -> Plan:
         return (await planning.draw(self, spec, forget=forget)).plan
@@ -316,6 +319,9 @@ class Coordinator:
 
     async def update_role(self, name: str, changed: dict[str, Any]) -> Thing:
         return await changes.update_role(self, name, changed)
+
+    async def update(self, role: str) -> Renewed:
+        return await renewal.renew(self, role)
 
     async def remove_role(self, name: str) -> Thing:
         return await changes.remove_role(self, name)

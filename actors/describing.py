@@ -108,7 +108,7 @@ def _is_written(crew: Crew, name: str, tier: Tier, node: str) -> bool:
     """Tell whether the entry of a role or shard says this tier, and this node where it matters."""
     role = crew.lab.roles.get(name)
     entry: Role | Shard = crew.lab.rag[name] if role is None else role
-    said = entry.node or (None if role is None else crew.base_of(role)[1].node)
+    said = entry.node or (None if role is None else crew.fleet[crew.base_of(role)[0]].node)
     return tier is entry.location and (tier not in {Tier.RAM, Tier.SSD} or crew.node_of(said) == node)
 
 
@@ -117,7 +117,7 @@ def _actors(crew: Crew, name: str) -> tuple[str, ...]:
     role = crew.lab.roles.get(name)
     if role is None:
         return (f"shard:{name}",)
-    return f"role:{name}", f"engine:{crew.base_of(role)[0]}"
+    return f"role:{name}", *(f"engine:{engine}" for engine in crew.fleet_of(crew.base_of(role)[0]))
 
 
 def _rules(entry: Role | Shard) -> list[str]:

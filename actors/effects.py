@@ -98,21 +98,17 @@ class Effects:
             self.journal.tell(command.item, f"built again from its source: {offer.mended}", time.time())
         return offer
 
-    async def mend(self, spec: Spec) -> bool:
-        """Have an adapter's missing durable copy built again from its source; return whether it was.
-
-        What prevents it is told in its story.
-        """
+    async def mend(self, spec: Spec) -> str:
+        """Have an adapter's missing durable copy built again from its source; return why it is not, or ""."""
         try:
             call = self.crew.stores[spec.durable.node].mend.remote(
                 spec.item, self.crew.origin(spec.name), self.epoch
             )
             await reach(call, f"store:{spec.durable.node}", MEND_S)
         except TierceError as error:
-            self.journal.tell(spec.item, f"its file is gone and cannot be built again: {error}", time.time())
-            return False
+            return f"{error}; {error.hint}" if error.hint else str(error)
         self.journal.tell(spec.item, "its file was gone; built again from its source", time.time())
-        return True
+        return ""
 
     async def _attach(self, command: Copy, spec: Spec, offer: Offer) -> float:
         verify = command.source.node != command.target.node

@@ -127,7 +127,7 @@ class Intake:
             raise AdapterError(
                 "ADP033",
                 f"{item} is damaged, and {origin.lora_path} holds another version now ({built})",
-                "put the old files back, or run `tierce down` and `tierce up`",
+                f"take it with `tierce update {origin.role}`, or put the old files back",
             )
 
     async def _mended_from_copy(self, item: str, origin: Origin) -> bool:
@@ -172,7 +172,7 @@ class Intake:
                     told = (
                         f"{shown(origin.lora_path)} gives version {prepared.digest[:12]}, not {digest[:12]}"
                     )
-                    hint = "put the old files back, or take the role out and in again"
+                    hint = f"take it with `tierce update {origin.role}`, or put the old files back"
                     raise AdapterError("ADP034", told, hint)
                 item = item_of(origin, prepared)
                 kept = await self._keep(item, prepared)

@@ -153,9 +153,15 @@ class Journal:
         return epoch
 
     def register(self, version: Version) -> None:
-        """Remember an adapter version; a failure noted for its role is forgotten."""
+        """Remember the adapter version of a role in the place of the one before it.
+
+        What was ordered of that one holds for this; a failure noted for the role is forgotten.
+        """
         self._db.execute("BEGIN")
         self._db.execute("DELETE FROM failures WHERE role = ?", (version.role,))
+        known = self._db.execute("SELECT item FROM versions WHERE role = ?", (version.role,)).fetchall()
+        for (before,) in known:
+            self.hand_over(before, version.item)
         self._db.execute("DELETE FROM versions WHERE role = ?", (version.role,))
         self._db.execute(
             "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -13,12 +13,16 @@ from actors.errors import reach
 from actors.names import runs
 from actors.progress import Progress
 from placement.errors import TierceError, WorldError
+from placement.messages import Removed
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from actors.cast import Cast
     from actors.coordinator import Coordinator
     from actors.progress import Say
+    from placement.state import Item
 
 CLOSE_S = 30.0
 POLL_S = 0.05
@@ -67,6 +71,31 @@ async def end(coordinator: Coordinator, actor: str, *, for_good: bool) -> None:
         crew.engine_places.pop(name, None)
     elif kind == "shard":
         census.shards.pop(name, None)
+
+
+async def let_go(coordinator: Coordinator, role: str, ending: Coroutine[Any, Any, None] | None) -> None:
+    """Remove the versions that a role had before, once the `ending` of who served them is over.
+
+    Those are meant that are replaced already; one that the role has again by then stays.
+    """
+    machine = coordinator.machine
+    replaced = _replaced(coordinator, role)
+    if ending is not None:
+        await ending
+    async with coordinator.changing:
+        if machine is None or coordinator.machine is not machine:  # taken down meanwhile
+            return
+        for item in replaced & _replaced(coordinator, role):
+            coordinator.take(Removed(item))
+
+
+def _replaced(coordinator: Coordinator, role: str) -> set[Item]:
+    """Return the versions of a role that are registered and are not the one that it has."""
+    if coordinator.machine is None:
+        return set()
+    state, serving = coordinator.machine.state, {one.item for one in coordinator.journal.versions()}
+    known = {item for item, spec in state.items.items() if (spec.kind, spec.name) == ("adapter", role)}
+    return known - state.retired - serving
 
 
 async def end_strangers(coordinator: Coordinator, say: Say) -> None:

@@ -13,8 +13,10 @@ from actors.errors import reach
 from actors.leaving import needed
 from actors.muster import limits, role_spec, seats, shard_spec
 from actors.nodes import gpus
+from actors.progress import silent
 from actors.said import Orders, Standing, standing_of, summary
 from actors.survey import Index, Machine
+from actors.versions import Versions
 from placement.errors import WorldError
 from placement.preview.drift import Drift, astray, said_since
 from placement.preview.entries import Change, entry_changes
@@ -90,7 +92,7 @@ async def draw(coordinator: Coordinator, spec: LabSpec, *, forget: bool, advise:
         acts=tuple(_acts(coordinator, ghost, changes, made)),
         builds=tuple(made.builds),
         foresight=foresight,
-        said=tuple(_said(stands, orders, _homes(coordinator, spec, set()))),
+        said=(*_said(stands, orders, _homes(coordinator, spec, set())), *await outdated(coordinator)),
         absent=tuple(made.absent),
         troubles=tuple(made.troubles),
     )
@@ -106,6 +108,21 @@ def _said(stands: Standing, orders: Orders, homes: dict[Item, tuple[Place, bool]
             yield f"{item}: home {orders.homes()[item]}, as was ordered since the file"
         if orders.pins().get(item, pinned) != pinned:
             yield f"{item}: {'no longer pinned' if pinned else 'pinned'}, as was ordered since the file"
+
+
+async def outdated(coordinator: Coordinator) -> list[str]:
+    """Return of which roles the directory holds another version than the one that serves."""
+    serving = _serving(coordinator)
+    return [
+        f"role {role}: version {serving[role]}, and its directory holds {digest[:12]} now "
+        f"(`tierce update {role}` takes it)"
+        for role, digest in (await Versions(coordinator, silent).outdated()).items()
+    ]
+
+
+def _serving(coordinator: Coordinator) -> dict[str, str]:
+    """Return the version of each role that has one: 12 hex digits."""
+    return {one.role: one.item.partition("@")[2] for one in coordinator.journal.versions()}
 
 
 def _spoken(spec: LabSpec) -> Lab:
@@ -196,6 +213,10 @@ async def drift(coordinator: Coordinator, spec: LabSpec) -> tuple[Drift, ...]:
     journal = coordinator.journal
     homes = _homes(coordinator, spec, {change.name for change in changes if change.touches(*PLACED)})
     found += astray(machine.state, homes, time.monotonic(), machine.limits)
+    serving = _serving(coordinator)
+    for role, digest in (await Versions(coordinator, silent).outdated()).items():
+        why = f"its directory holds another version now; `tierce update {role}` takes it"
+        found.append(Drift("role", role, "adapter", digest[:12], serving[role], why))
     for failure in journal.failures():
         kind = "role" if failure.role in crew.lab.roles else "shard"
         told = f"{failure.message} [{failure.code}]"

@@ -27,6 +27,10 @@ class Progress:
 Say: TypeAlias = "Callable[[Progress], None]"
 
 
+def silent(_: Progress) -> None:
+    """Tell nobody: who waits gets all in the end."""
+
+
 async def steps_of(work: Callable[[Say], Awaitable[object]]) -> AsyncIterator[Progress]:
     """Do a piece of work; yield what it tells as it is told, and raise what it raises.
 

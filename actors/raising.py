@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from actors import incarnations
 from actors.errors import Unreachable, reach
 from actors.homecoming import come_home
-from actors.leaving import end_strangers
+from actors.leaving import end_strangers, let_go
 from actors.muster import engine_place, joined
 from actors.progress import Progress
 from actors.shelving import Shelving
@@ -131,7 +131,10 @@ class Raising:
         return {name: report for name, report in zip(names, reports, strict=True) if report is not None}
 
     async def hire_roles(self, names: Iterable[str]) -> None:
-        """Hire the current incarnation of each role; those that are replaced answer to their end."""
+        """Hire the current incarnation of each role; those that are replaced answer to their end.
+
+        So do the versions that they serve.
+        """
         versions = {version.role: version for version in self.journal.versions()}
         failures = {failure.role: failure for failure in self.journal.failures()}
 
@@ -146,8 +149,7 @@ class Raising:
             except TierceError as unhired:
                 self.versions.fail(name, unhired)
                 return
-            if ending is not None:
-                self.coordinator.keep(ending)
+            self.coordinator.keep(let_go(self.coordinator, name, ending))
 
         await asyncio.gather(*map(hire, names))
 

@@ -23,6 +23,7 @@ from actors.lm.files import ImageFiles
 from actors.lm.image import image_digest
 from actors.lm.image_file import Stamp, opened
 from actors.lm.loader import Bucket
+from actors.lm.source import Watched
 from actors.survey import Foreseen, foreseen_base, foreseen_index
 from placement.errors import WorldError
 from placement.tiers import Tier
@@ -97,6 +98,7 @@ class Store:
         self.epoch = 0
         self._files: ImageFiles | None = None
         self._taking: Intake | None = None
+        self._watched = Watched()
         #: item -> (reference that this process owns, pinned view of the bytes)
         self._ram: dict[str, tuple[ray.ObjectRef[Any], np.ndarray]] = {}
         #: items whose file is being built again
@@ -155,7 +157,14 @@ class Store:
 
         What was found comes without the image's bytes. Raises as `Intake.take`.
         """
-        return await (await self._intake()).take(origin)
+        stamps = await asyncio.to_thread(self._watched.stamps, origin.lora_path)
+        taken = await (await self._intake()).take(origin)
+        await asyncio.to_thread(self._watched.note, origin.lora_path, stamps, taken[1].digest)
+        return taken
+
+    async def present_digest(self, lora_path: str) -> str:
+        """Return the digest of the version that an adapter's directory holds now; "" for what is none."""
+        return await asyncio.to_thread(self._watched.digest, lora_path)
 
     async def look_at(self, origin: Origin) -> tuple[str, Prepared] | None:
         """Read and check an adapter and keep nothing; None for one at an address. Raises as `prepare`."""

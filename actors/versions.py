@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from actors.store import Stored
 
 PREPARE_S = 3600.0
+#: How long it may take to see whether a directory holds another version.
+LOOK_S = 600.0
 TRIES = 4
 RETRY_S = 3.0
 #: How long a version that came back waits for its own removal.
@@ -59,7 +61,7 @@ class Versions:
 
         async def version(name: str) -> Version | None:
             try:
-                self._check_seats(name)
+                self.check_seats(name)
                 found = known.get(name)
                 if found is not None and self._has_failed(found):
                     return await self._anew(found)
@@ -95,11 +97,9 @@ class Versions:
             version = await steadily(lambda: self.prepare(failed.role))
         if version is None or version.item != failed.item:
             self.given_up[failed.role] = Item(failed.item)
-        if version is not None and version.item != failed.item:
-            self.journal.hand_over(failed.item, version.item)
         return version
 
-    def _check_seats(self, name: str) -> None:
+    def check_seats(self, name: str) -> None:
         """Raise TRC041 if the node of a role or of its base is not there, CFG037 for another device."""
         base = self.crew.base_of(self.crew.lab.roles[name])[0]
         nodes = [self.crew.where(f"engine:{engine}") for engine in self.crew.fleet_of(base)]
@@ -115,8 +115,17 @@ class Versions:
     async def prepare(self, name: str) -> Version:
         """Check a role's adapter and keep its image on the SSD of its node; write the version down.
 
+        Raises as `read`.
+        """
+        version = await self.read(name)
+        self.journal.register(version)
+        return version
+
+    async def read(self, name: str) -> Version:
+        """Check a role's adapter and keep its image on the SSD of its node; tell what was found.
+
         One that is just being removed is read again once it is gone. Raises WorldError TRC025 if that takes
-        long.
+        long, and what is wrong with the adapter.
         """
         network = self.crew.lab.roles[name].location is Tier.NETWORK
         node = self.crew.role_node(name)
@@ -141,7 +150,6 @@ class Versions:
             kept=kept.how,
             network=network,
         )
-        self.journal.register(version)
         self.journal.tell(
             item,
             f"read from {shown(origin.lora_path)} ({kept.how}): rank {found.rank}, {found.modules} modules",
@@ -156,6 +164,29 @@ class Versions:
             self.crew.stores[node].prepare.remote(origin), f"store:{node}", PREPARE_S
         )
         return read
+
+    async def outdated(self) -> dict[str, str]:
+        """Return the digest of what a role's adapter directory holds now, where that is another version.
+
+        What lies at an address is not fetched to see, and where a store does not answer nothing is known.
+        """
+
+        async def look(version: Version) -> str:
+            path = self.crew.origin(version.role).lora_path
+            store = self.crew.stores.get(self.crew.role_node(version.role))
+            if store is None or version.source != path:
+                return ""
+            try:
+                found: str = await reach(
+                    store.present_digest.remote(path), f"store of {version.role}", LOOK_S
+                )
+            except Unreachable:
+                return ""
+            return found if found != version.digest else ""
+
+        known = [version for version in self.journal.versions() if version.role in self.crew.lab.roles]
+        found = await asyncio.gather(*map(look, known))
+        return {version.role: digest for version, digest in zip(known, found, strict=True) if digest}
 
     def register(self, version: Version, *, fetched: bool = False) -> None:
         """Tell the Machine of a version that it does not know; one of the network may just be `fetched`.

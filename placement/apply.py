@@ -12,6 +12,7 @@ from placement.change import (
     expire_ops,
     fail_for_good,
     forget,
+    lift_pauses,
     line_up_anew,
     lose_node,
     put,
@@ -159,6 +160,8 @@ def _join(draft: State, event: NodeJoined, now_s: float) -> None:
     # where an item may rest depends on which rooms there are
     draft.due = dict.fromkeys(draft.items, -math.inf)
     touch(draft, event.node)
+    if fresh:
+        lift_pauses(draft, event.node, now_s)
     end_ops(draft, [draft.replicas[key].op for key in shut])
     put(draft, shut)
 

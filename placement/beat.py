@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from placement.change import end_ops, put, touch, use, without
+from placement.change import end_ops, lift_pauses, put, touch, use, without
 from placement.errors import UserError
 from placement.heat import noticed
 from placement.messages import Beat, Seen
@@ -40,6 +40,7 @@ def observe(draft: State, beat: Beat, now_s: float, limits: Limits) -> None:
     draft.nodes = {**draft.nodes, beat.node: heard}
     if not node.alive:
         touch(draft, beat.node)
+        lift_pauses(draft, beat.node, now_s)
     seen = draft.own("seen")
     for place in fresh:
         seen[place] = beat.asked_s

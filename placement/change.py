@@ -173,6 +173,18 @@ def _set_back(draft: State, item: Item, place: Place, setback: Setback) -> None:
     draft.changed[item] = None
 
 
+def lift_pauses(draft: State, node: str, now_s: float) -> None:
+    """Let what failed on a node be tried at once, since it is back; the pause after that is longer still."""
+    lifted = {
+        key: replace(setback, until_s=now_s)
+        for key, setback in draft.backoff.items()
+        if key[1].node == node and now_s < setback.until_s < math.inf
+    }
+    if lifted:
+        draft.backoff = {**draft.backoff, **lifted}
+        draft.changed.update(dict.fromkeys(item for item, _ in lifted))
+
+
 def lose_node(draft: State, node: str, reason: str, now_s: float) -> None:
     """Take a node for lost.
 
@@ -203,7 +215,9 @@ def forget(draft: State, item: Item) -> None:
     follow_names(draft, item, ())
     name = draft.items[item].name
     if draft.versions.get(name) == item:
-        draft.versions = without(draft.versions, name)
+        others = [other for other, spec in draft.items.items() if spec.name == name and other != item]
+        left = without(draft.versions, name)
+        draft.versions = {**left, name: others[-1]} if others else left
     draft.retired -= {item}
     draft.pins -= {item}
     draft.items = without(draft.items, item)

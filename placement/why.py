@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from placement.place import listed
 from placement.score import worth
 from placement.state import NETWORK
 from placement.stay import evicted, unloads
@@ -82,6 +83,7 @@ def why(
     `story` is what its journal tells, oldest first. `home_by` says who chose its home: ORDERED for a person,
     whom the story then names.
     """
+    spec = state.items[item]
     if home_by == ORDERED:
         order = ordered(story, str(state.home(item)))
         home_by = f"`move`, ordered by {order.cause}" if order is not None else "`move`"
@@ -90,7 +92,7 @@ def why(
         item=item,
         home=str(state.home(item)),
         home_by=home_by,
-        serves_at=str(state.goal(item)),
+        serves_at=listed(spec.serves_at) if spec.kind == "adapter" else str(state.goal(item)),
         here=tuple(
             _here(state, item, place, brought(story, str(place)), home_by, now_s, limits)
             for place, _ in replicas

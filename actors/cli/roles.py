@@ -73,6 +73,26 @@ def update_role(
 
 
 @app.command()
+def update(
+    ctx: typer.Context, name: RoleName, *, lab: Name = None, address: Address = None, json: Json = False
+) -> None:
+    """Read a role's adapter again; a new version is loaded beside the old one and takes its place.
+
+    Answers in flight end on the old one. If the new one cannot serve, the old one serves on.
+    """
+    running = ctx.obj.labs.connect(lab, address)
+    screen = Screen()
+    with screen.err.status(f"reading the adapter of {name}"):
+        told = running.update(name)
+    screen.tell(str(told), "dim")
+    if json:
+        screen.json("update", item=told.thing, before=told.before, after=told.after, source=told.source)
+    else:
+        show_thing(screen, "update", told.thing, json=json)
+    _end_if_failed(screen, told.thing)
+
+
+@app.command()
 def remove_role(
     ctx: typer.Context, name: RoleName, *, lab: Name = None, address: Address = None, json: Json = False
 ) -> None:
@@ -125,6 +145,10 @@ def _write(file: Path, text: str) -> None:
 def _show_served(screen: Screen, verb: str, thing: Thing, *, json: bool) -> None:
     """Show a role that was changed; exit 6 if it cannot serve, for the lab runs on without it."""
     show_thing(screen, verb, thing, json=json)
+    _end_if_failed(screen, thing)
+
+
+def _end_if_failed(screen: Screen, thing: Thing) -> None:
     if thing.problem:
         screen.tell(f"error: {thing.kind} {thing.name}: {thing.problem}", "red")
         raise typer.Exit(Exit.PARTIAL)

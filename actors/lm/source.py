@@ -15,6 +15,7 @@ from actors.lm.disk import disk, remove, sync
 from actors.lm.fetch import Remote, Reserve, fetch, shown
 from actors.lm.header import AdapterError
 from actors.lm.hub import adapter_files, cached_adapter
+from actors.lm.image_file import Stamp
 from actors.lm.mounts import is_volatile, read_table
 from actors.lm.peft_config import MAX_CONFIG_NBYTES
 from placement.errors import UserError
@@ -43,6 +44,44 @@ def how_kept(lora_path: str) -> How:
         return "in place"  # no path at all; whoever reads it says so
     paths = (lora_path, f"{lora_path}/{CONFIG}", f"{lora_path}/{WEIGHTS}")
     return "copied" if is_volatile(paths, read_table()) else "in place"
+
+
+class Watched:
+    """Which versions the directories of adapters hold; files that are as they were are not read again.
+
+    Calls block on the disk.
+    """
+
+    def __init__(self) -> None:
+        #: of each directory: how its files were when they were read, and the digest of their version
+        self._known: dict[str, tuple[tuple[Stamp, ...], str]] = {}
+
+    def stamps(self, lora_path: str) -> tuple[Stamp, ...]:
+        """Return by what the files of a directory are told from others; () if one is missing."""
+        try:
+            return tuple(Stamp.of(Path(lora_path) / file) for file in (CONFIG, WEIGHTS))
+        except OSError:
+            return ()
+
+    def note(self, lora_path: str, stamps: tuple[Stamp, ...], digest: str) -> None:
+        """Remember the version that was read after the files had these stamps, if they have them still."""
+        if stamps and stamps == self.stamps(lora_path):
+            self._known[lora_path] = (stamps, digest)
+
+    def digest(self, lora_path: str) -> str:
+        """Return the digest of the version in a directory; "" if it is no directory or a file is missing.
+
+        Raises WorldError STO005 for files that cannot be read.
+        """
+        stamps = self.stamps(lora_path) if how_kept(lora_path) != "fetched" else ()
+        if not stamps:
+            return ""
+        known, digest = self._known.get(lora_path, ((), ""))
+        if known != stamps:
+            with disk(f"read {lora_path}"):
+                digest = source_digest(*(_digest(Path(lora_path) / file) for file in (CONFIG, WEIGHTS)))
+            self.note(lora_path, stamps, digest)
+        return digest
 
 
 def slug(role: str, address: str) -> str:
@@ -103,6 +142,12 @@ def copy_source(lora_path: str, into: Path, digest: str) -> None:
 def at_address(error: AdapterError, folder: str, address: str) -> AdapterError:
     """Return `error` with the address in place of the folder into which it was fetched."""
     return AdapterError(error.code, error.message.replace(folder, shown(address).rstrip("/")), error.hint)
+
+
+def _digest(file: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with file.open("rb") as reading:
+        return hashlib.file_digest(reading, "sha256").hexdigest()
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -24,7 +24,10 @@ roles:"""
 
 
 class Stranger:
-    """An actor that no file knows."""
+    """An actor that no file knows; it ends as a role does."""
+
+    async def close(self, drain_s):
+        return drain_s > 0
 
 
 def actors(lab) -> set[str]:

@@ -65,7 +65,7 @@ def crew():
 
 def member(report):
     """The row of the engine in `ps`."""
-    journal = SimpleNamespace(failures=list, activations=list)
+    journal = SimpleNamespace(failures=list, activations=list, versions=list)
     told = listing(crew(), Census(engines={"small": report}), Machine(Limits(), 1), journal, 0.0)
     return told.members[1]
 

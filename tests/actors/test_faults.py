@@ -180,6 +180,31 @@ def test_a_deleted_image_is_built_again_though_nobody_asks(lab, folder_of):
     assert image.exists()
 
 
+def test_a_full_disk_is_told_and_has_its_file_built_again_once_there_is_room(lab, folder_of):
+    """The story says what takes the room; others answer on, and what fails is not tried at each beat."""
+    adapters = folder_of(lab.name) / "ssd" / "adapters"
+    ballast = adapters / "sources" / "ballast" / "file"
+    ballast.parent.mkdir(parents=True)
+    with ballast.open("wb") as file:
+        file.truncate(1 << 30)  # the whole budget; the disk has no byte of it
+    image = next(adapters.glob("artist@*.safetensors"))
+    began = len(lab.story("artist"))
+    image.unlink()
+
+    def told():
+        return [line.text for line in lab.story("artist")[began:] if "cannot be built again" in line.text]
+
+    until(told)
+    assert lab.ask("coder", "Still there?").text
+    assert not image.exists()
+    shutil.rmtree(ballast.parent)
+    until(image.exists)
+    (line,) = told()
+    assert "[STO003]" in line
+    assert "ballast 1.0 GiB" in line
+    assert lab.ask("artist", "Sing.").text
+
+
 def test_a_bit_that_flipped_in_silence_is_found_by_scrubbing_and_mended(lab, folder_of):
     """Size and time do not tell of it, so nothing else would; its story says what was found."""
     image = next((folder_of(lab.name) / "ssd" / "adapters").glob("artist@*.safetensors"))

@@ -54,6 +54,20 @@ def test_a_new_version_of_a_role_replaces_the_old_one(journal):
     assert journal.versions() == [newer]
 
 
+def test_what_was_ordered_of_a_version_holds_for_the_one_that_replaces_it(journal):
+    """Home and pin go over with the registration; those of other roles stay where they are."""
+    journal.register(VERSION)
+    journal.order(VERSION.item, "home", ["attic", "RAM", ""])
+    journal.order(VERSION.item, "pin", True)
+    journal.order("artist@1", "pin", True)
+    newer = replace(VERSION, item="coder@ffffffffffff", digest="f" * 64)
+    journal.register(newer)
+    assert journal.homes() == {newer.item: Place("attic", Tier.RAM)}
+    assert journal.pins() == {newer.item: True, "artist@1": True}
+    journal.register(VERSION)
+    assert journal.pins() == {VERSION.item: True, "artist@1": True}
+
+
 def test_registering_a_version_forgets_the_failure_of_its_role(journal):
     """A role that failed and was mended is not failed any more."""
     journal.fail(Failure("coder", "ADP003", "only pickled weights", "convert them"))

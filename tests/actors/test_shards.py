@@ -397,6 +397,15 @@ async def test_an_older_coordinator_neither_fills_nor_empties_vram(alone):
     assert set((await alone.beat()).held) == {"a#shard"}
 
 
+async def test_a_shard_follows_no_older_coordinator(spec):
+    """What an epoch that has passed commands is refused before anything is opened."""
+    shard = Shard(spec)
+    shard.fence(2)
+    for command in (shard.serve_from(RAM, 1), shard.leave(SSD, 1)):
+        with pytest.raises(StaleEpoch):
+            await command
+
+
 async def test_the_anatomy_of_a_base_is_enough_to_write_prompts_elsewhere(alone, parts, tmp_path):
     """Shape and chat files equal the base's own; a Chat made of them encodes alike."""
     anatomy = await alone.anatomy()

@@ -1,6 +1,7 @@
 """A Store without a cluster: what it takes in and what it reports need no Ray."""
 
 import os
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,19 +41,62 @@ async def test_a_store_measures_its_tiers(tmp_path):
     assert "object store" not in {gauge.source for gauge in unknown.gauges[Tier.RAM]}
 
 
-async def test_an_older_coordinator_fetches_nothing(tmp_path, origin):
-    """A fetch of before a newer epoch is refused."""
-    store = Store("desk", str(tmp_path / "ssd"), None)
-    store.fence(3)
-    with pytest.raises(StaleEpoch):
-        await store.fetch("coder@1", origin, "1", 2)
-
-
 async def kept(tmp_path, origin):
     """A Store with one image on its SSD tier; return it with the item and what is told of it."""
     store = Store("desk", str(tmp_path / "ssd"), None)
     item, prepared, _ = await store.prepare(origin)
     return store, item, prepared
+
+
+async def test_a_store_follows_no_older_coordinator(tmp_path, origin):
+    """Whatever an epoch that has passed commands is refused, and nothing has changed."""
+    store, item, prepared = await kept(tmp_path, origin)
+    digest = prepared.image_digest
+    offer = await store.offer(item, Tier.SSD, digest, origin, 3, to="desk")
+    commands = (
+        store.fetch("coder@1", origin, "1", 2),
+        store.offer(item, Tier.SSD, digest, origin, 2),
+        store.prove(item, digest, "engine a", 2),
+        store.mend(item, origin, 2),
+        store.pull("coder@2", Tier.SSD, offer, 2),
+        store.drop(item, Tier.SSD, 2),
+    )
+    for command in commands:
+        with pytest.raises(StaleEpoch):
+            await command
+    assert (await store.beat()).ssd == {item: prepared.nbytes}
+    assert (await store.offer(item, Tier.SSD, digest, origin, 3, to="desk")).proven == ()
+
+
+async def test_what_is_commanded_twice_is_done_once(tmp_path, origin):
+    """A command that came twice, or is given again after a restart, ends as the first one did."""
+    store, item, prepared = await kept(tmp_path, origin)
+    offer = await store.offer(item, Tier.SSD, prepared.image_digest, origin, 1, to="desk")
+    other = Store("attic", str(tmp_path / "attic"), None)
+    for _ in range(2):
+        await other.pull(item, Tier.SSD, offer, 1)
+        assert (await other.beat()).ssd == {item: prepared.nbytes}
+    for epoch in (1, 2):
+        await other.drop(item, Tier.SSD, epoch)
+        assert (await other.beat()).ssd == {}
+
+
+async def test_a_store_tells_which_version_a_directory_holds_now(tmp_path, origin):
+    """Also after its files were written again; "" where there is none, and for an address."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(origin.lora_path, folder)
+    store = Store("desk", str(tmp_path / "ssd"), None)
+    item, prepared, _ = await store.prepare(replace(origin, lora_path=str(folder)))
+    assert await store.present_digest(str(folder)) == prepared.digest
+    config = folder / "adapter_config.json"
+    config.write_text(config.read_text() + "\n")
+    changed = await store.present_digest(str(folder))
+    assert changed not in {"", prepared.digest}
+    again, _, _ = await store.prepare(replace(origin, lora_path=str(folder)))
+    assert again == f"coder@{changed[:12]}" != item
+    config.unlink()
+    assert await store.present_digest(str(folder)) == ""
+    assert await store.present_digest("org/adapter") == ""
 
 
 async def test_who_is_on_the_same_node_is_offered_the_file(tmp_path, origin):

@@ -12,6 +12,7 @@ from actors.journal import Line
 from actors.listing import Listing, Member, Space, Thing
 from actors.progress import Progress
 from actors.rag.prompt import Citation, Consulted
+from actors.renewed import Renewed
 from actors.roundtable import RoundTable, Turn
 from actors.warming import Warming
 from placement.errors import TierceError
@@ -143,6 +144,7 @@ class Lab:
     script: tuple[Event, ...] = ANSWER
     error: TierceError | None = None
     problem: str = ""
+    before: str = "0a0b0c0d0e0f"
     text: str = EXPORT
     heard: tuple[tuple[str, Event], ...] = HEARD
     spoken: RoundTable = SPOKEN
@@ -191,6 +193,10 @@ class Lab:
 
     def update_role(self, name: str, **changes: object) -> Thing:
         return self._order("update_role", name, changes)
+
+    def update(self, role: str) -> Renewed:
+        thing = self._order("update", role)
+        return Renewed(thing, self.before, thing.version, "/adapters/coder")
 
     def remove_role(self, name: str) -> Thing:
         return self._order("remove_role", name)

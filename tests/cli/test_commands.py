@@ -71,6 +71,7 @@ def test_ps_names_an_engine_that_does_not_move():
         (["unload", "coder"], "tierce.unload/v1", "item"),
         (["add-role", "critic", "--lora-path", "x", "--location", "RAM"], "tierce.add-role/v1", "item"),
         (["update-role", "coder", "--pin"], "tierce.update-role/v1", "item"),
+        (["update", "coder"], "tierce.update/v1", "before"),
         (["remove-role", "coder"], "tierce.remove-role/v1", "item"),
         (["export"], "tierce.export/v1", "text"),
         (["roundtable", "why?", "--role", "coder"], "tierce.roundtable/v1", "turns"),

@@ -7,6 +7,7 @@ import pytest
 from actors.cli.entry import alone
 from actors.cli.labs import LINE, Labs
 from placement.config import load
+from placement.errors import UserError, WorldError
 
 SAID = [
     "--lora-path", "./critic",
@@ -121,6 +122,39 @@ def test_a_part_of_a_field_leaves_its_other_parts(tierce, lab, arguments, unload
     """A part that changes goes with the other parts as the lab has them; a whole field replaces the whole."""
     tierce("update-role", "coder", *arguments)
     assert lab.orders == [("update_role", "coder", {"unload": unload})]
+
+
+def test_update_says_which_version_serves_in_whose_place(tierce, lab):
+    """Stderr says what happened, stdout is the row of the role."""
+    done = tierce("update", "coder")
+    assert (done.code, lab.orders) == (0, [("update", "coder")])
+    assert "coder: version 0b1c2d3e4f50 serves in place of 0a0b0c0d0e0f" in done.err
+    assert done.out.splitlines()[1].startswith("coder")
+
+
+def test_update_says_that_nothing_is_new(tierce, lab):
+    """A source that holds what serves already is a success, and told as such."""
+    lab.before = "0b1c2d3e4f50"
+    done = tierce("update", "coder")
+    assert done.code == 0
+    assert "coder: nothing new, /adapters/coder still holds version 0b1c2d3e4f50" in done.err
+
+
+def test_an_update_to_a_broken_adapter_is_three(tierce, lab):
+    """What is wrong with the adapter is the error, with its code and what to do."""
+    lab.error = UserError("ADP002", "/adapters/coder has no weights", "put them there")
+    done = tierce("update", "coder")
+    assert done.code == 3
+    assert done.err.splitlines()[-2:] == [
+        "error: /adapters/coder has no weights [ADP002]",
+        "  put them there",
+    ]
+
+
+def test_an_update_that_finds_no_seat_is_five(tierce, lab):
+    """Who has the seats is told, as for an ask that came too late."""
+    lab.error = WorldError("TRC012", "coder@1 was not ready: 2 seats, and 2 are taken: critic (pinned)")
+    assert tierce("update", "coder").code == 5
 
 
 def test_remove_role_says_what_it_was(tierce, lab):

@@ -1,6 +1,7 @@
 """kill -9 at every crash point of the journal: each call is there whole or not at all, in order."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -26,6 +27,8 @@ STEPS = (
     lambda journal: journal.settle("coder@1", "attic"),
     lambda journal: journal.hand_over("coder@1", "coder@2"),
     lambda journal: journal.register(CODER.at("attic")),
+    lambda journal: journal.order("coder@1", "pin", value=True),
+    lambda journal: journal.register(replace(CODER, item="coder@3", digest="d3")),
     lambda journal: journal.forget_role("critic"),
     lambda journal: journal.next_epoch(),
     lambda journal: journal.forget_lab(said=True),
