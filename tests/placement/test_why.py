@@ -427,9 +427,9 @@ class Asked(Machine):
         return commands
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_in_a_storm_what_leaves_by_itself_was_told_to_leave_now(seed):
+def test_in_a_storm_what_leaves_by_itself_was_told_to_leave_now():
     """What the Machine drops because it idled had no time left, and nothing that never leaves has left."""
     Asked.dropped = 0
-    simulate(lambda epoch: Asked(BRISK, epoch), whole_scene(), random.Random(seed), events=150)
-    assert Asked.dropped
+    for seed in range(6):
+        simulate(lambda epoch: Asked(BRISK, epoch), whole_scene(), random.Random(seed), events=150)
+    assert Asked.dropped > 1
