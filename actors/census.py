@@ -48,14 +48,16 @@ class Census:
     #: asks of each item: what its engine or shard said last, and the sum over its restarts
     hits: dict[Item, tuple[int, int]] = field(default_factory=dict)
 
-    def count(self, beat: Beat) -> None:
+    def count(self) -> None:
         """Add up how often each item was asked; a count that fell began anew with its actor."""
-        for held in beat.places.values():
-            for item, seen in held.items():
-                last, total = self.hits.get(item, (0, 0))
-                if seen.hits:
-                    fresh = seen.hits - last if seen.hits >= last else seen.hits
-                    self.hits[item] = (seen.hits, total + fresh)
+        slots = [report.slots for report in self.engines.values() if report is not None]
+        told = {Item(item): use.hits for each in slots for item, use in each.items()}
+        shelved = {name: report for name, report in self.shards.items() if report is not None}
+        told |= {shard_item(name): report.searches for name, report in shelved.items()}
+        for item, hits in told.items():
+            last, total = self.hits.get(item, (0, 0))
+            fresh = hits - last if hits >= last else hits
+            self.hits[item] = (hits, total + fresh)
 
 
 def answered(crew: Crew, census: Census, node: str) -> bool:
@@ -87,21 +89,25 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
     for base, report in census.engines.items():
         place = crew.engine_places.get(base)
         if report is not None and place is not None and place.node == node:
-            slots = {
-                Item(item): Seen(use.leases, use.idle_s, use.hits, report.slot_nbytes)
-                for item, use in report.slots.items()
-                if item not in report.closing or _leaves(state, Item(item), place)
-            }
-            held = {
-                Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
-                for item, use in report.held.items()
-            }
-            places.setdefault(place, {}).update(slots | held | _shadows(state, base, report))
+            places.setdefault(place, {}).update(seated(state, base, place, report))
             if report.gauge is not None:
                 gauges[place] = (_less(report.gauge, _beside(crew, census, base, place)),)
     _add_shards(crew, census, state, node, places)
     known = {place: held for place, held in places.items() if place in state.rooms or place.device == "log"}
     return Beat(node, asked_s, known, {place: told for place, told in gauges.items() if place in state.rooms})
+
+
+def seated(state: State, base: str, place: Place, report: Decoding) -> dict[Item, Seen]:
+    """Return what the engine of a base holds at its place, and how it is used."""
+    slots = {
+        Item(item): Seen(use.leases, use.idle_s, use.hits - use.earlier, report.slot_nbytes)
+        for item, use in report.slots.items()
+        if item not in report.closing or _leaves(state, Item(item), place)
+    }
+    held = {
+        Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes) for item, use in report.held.items()
+    }
+    return slots | held | _shadows(state, base, report)
 
 
 def _shadows(state: State, base: str, report: Decoding) -> dict[Item, Seen]:
@@ -169,7 +175,7 @@ def _add_shards(
             if report is None and state.ready(item, place):
                 places[place][item] = Seen()
             elif report is not None and report.tier is place.tier:
-                places[place][item] = Seen(report.leases, report.idle_s, report.searches)
+                places[place][item] = Seen(report.leases, report.idle_s, report.searches - report.earlier)
 
 
 def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_s: float) -> Listing:

@@ -5,7 +5,7 @@ Time is counted in asks of the whole lab, so a quiet night forgets nothing and a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from placement.habits import followed
@@ -26,16 +26,10 @@ _FADES = tuple(0.5 ** (1 / memory) for memory in MEMORIES)
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Asks of one item by each memory, as they were at ask number `at` of the lab, which was its last.
-
-    `told` is what its engine's own count was in the last beat; `owed` of the asks that count will still show
-    were counted already, when they were wanted.
-    """
+    """Asks of one item by each memory, as they were at ask number `at` of the lab, which was its last."""
 
     counts: tuple[float, ...] = (0.0,) * len(MEMORIES)
     at: int = 0
-    told: int = 0
-    owed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +70,8 @@ def soon(state: State, item: Item) -> float:
     return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
 
 
-def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
-    """Count `times` asks of an item, which its engine's count will show `owed` times."""
+def asked(draft: State, item: Item, times: int = 1) -> None:
+    """Count `times` asks of an item."""
     asks, heat = draft.asks, draft.heat.get(item, Heat())
     told = [share(draft, item, memory) * trust for memory, trust in enumerate(asks.trust)]
     total = sum(told)
@@ -88,18 +82,5 @@ def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
     )
     totals = tuple(before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True))
     draft.asks = Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust)
-    draft.own("heat")[item] = replace(heat, counts=counts, at=number, owed=heat.owed + owed)
+    draft.own("heat")[item] = Heat(counts, number)
     draft.habits = followed(draft.habits, draft.items[item].name)
-
-
-def noticed(draft: State, item: Item, told: int) -> None:
-    """Count what a beat showed: the engine's own count of an item's asks stands at `told`.
-
-    A count that fell began anew with its engine.
-    """
-    heat = draft.heat.get(item, Heat())
-    fresh = told - heat.told if told >= heat.told else told
-    paid = min(fresh, heat.owed)
-    draft.own("heat")[item] = replace(heat, told=told, owed=heat.owed - paid)
-    if fresh > paid:
-        asked(draft, item, fresh - paid)

@@ -54,6 +54,7 @@ def serve_wants(
         for item in state.lines.get(place, ()):
             if item not in over and (suggested := _bring_wanted(state, item, place, bookings, now_s, limits)):
                 yield from suggested
+                over.add(item)
                 turns -= 1
                 begin -= isinstance(suggested[0], Copy) and suggested[0].target == place
             if not turns or begin < 0 or bookings.is_closed(place):

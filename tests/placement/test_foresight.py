@@ -1,11 +1,23 @@
 """What comes up before anybody asks: who is likely to speak next, and what spare memory keeps near."""
 
+import pytest
+
 from placement.foresight import LIKELY
 from placement.habits import ROWS, Habits, followed, said, told
 from placement.heat import soon
-from placement.messages import Beat, Copy, Drop, MoveOrdered, Removed, Seen, Tick, UnloadOrdered
+from placement.messages import (
+    Beat,
+    Copy,
+    CopyFailed,
+    Drop,
+    MoveOrdered,
+    Removed,
+    Seen,
+    Tick,
+    UnloadOrdered,
+)
 from placement.state import Limits, Room
-from tests.placement.brain_lab import DESK, MIB, RAM, SSD, VRAM, Lab, role
+from tests.placement.brain_lab import ATTIC_SSD, DESK, MIB, RAM, SSD, VRAM, Lab, role
 
 TABLE = [role(name) for name in "abcd"]
 SPEAKERS = [role(f"speaker{number}") for number in range(12)]
@@ -174,15 +186,36 @@ def test_memory_that_is_short_keeps_who_is_asked_for_more():
     assert [command for command in lab.tell(Tick()) if isinstance(command, Copy | Drop)] == []
 
 
-def test_a_hot_seat_is_not_taken_by_a_guess():
-    """Who is foretold must be worth more than whoever leaves for it."""
-    lab = Lab().join()
-    lab.register(*TABLE)
-    rounds(lab, TABLE, 1)
-    seated = [spec for spec in TABLE if lab.phase(spec, VRAM) == "ready"]
-    for hits in range(10, 400, 10):
-        lab.now_s += 1.0
-        lab.see(VRAM, *seated, seen=Seen(hits=hits))
-    copies = [command for command in lab.tell(Tick()) if isinstance(command, Copy)]
-    assert len(seated) == 2
-    assert [copy for copy in copies if copy.target == VRAM] == []
+@pytest.mark.parametrize("hits", [1, 60], ids=["cool", "hot"])
+@pytest.mark.parametrize(("seats", "nbytes"), [(3, 100 * MIB), (9, 35 * MIB)], ids=["seats", "bytes"])
+def test_a_hot_seat_is_not_taken_by_a_guess(seats, nbytes, hits):
+    """Who is foretold must be worth more than whoever leaves for it, whether seats are short or bytes."""
+    lab = Lab(limits=Limits(high={})).join(desk=desk(seats, nbytes))
+    lab.register(*SPEAKERS[:9])
+    rounds(lab, SPEAKERS[:9], 12)
+    seated = [spec for spec in SPEAKERS if lab.phase(spec, VRAM) == "ready"]
+    lab.now_s += 1.0
+    commands = lab.see(VRAM, *seated, seen=Seen(hits=hits)) + lab.want(SPEAKERS[0])
+    likely = lab.state.habits.likely
+    assert [spec for spec in SPEAKERS[:9] if spec not in seated and likely.get(spec.name, 0.0) >= LIKELY]
+    touched = [command for command in commands if isinstance(command, Copy | Drop)]
+    assert [(type(each), each.place) for each in touched] == ([(Drop, VRAM)] if hits == 1 else [])
+
+
+def test_who_was_sent_down_is_not_brought_up_by_a_guess():
+    """Whoever moved it to the disk does not expect it; its turn in the order is no use of it."""
+    lab = speaking()
+    lab.do(lab.tell(MoveOrdered(SPEAKERS[1].item, SSD, "the user")))
+    lab.do(lab.want(SPEAKERS[0]))
+    assert lab.state.habits.likely["speaker1"] > LIKELY
+    assert lab.phase(SPEAKERS[1], VRAM) is None
+
+
+def test_a_move_that_failed_leaves_nobody_sent_down():
+    """It is where it was, and may be kept near as before."""
+    lab, spec = Lab().join(), TABLE[0]
+    lab.register(spec)
+    (copy,) = lab.tell(MoveOrdered(spec.item, ATTIC_SSD, "the user"))
+    assert spec.item in lab.state.lowered
+    lab.tell(CopyFailed(copy.op, "STO003", "no space left on device", permanent=True))
+    assert spec.item not in lab.state.lowered
