@@ -6,11 +6,13 @@ import math
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
-from placement.habits import leader
+from placement.habits import LIKELY, leader
 from placement.heat import count
 from placement.messages import Copy
+from placement.pressure import spare
 from placement.score import value, worth
 from placement.seating import Bookings, bring
+from placement.speed import seconds
 from placement.state import Place
 from placement.tiers import Tier
 
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 #: who is brought up unasked must be worth so many times what whoever leaves for it is worth: to a seat, and
 #: to memory, whose copies are longer
 MARGIN, NEAR_MARGIN = 1.2, 1.4
-#: nobody is brought to a seat whom less than this speaks for
-LIKELY = 0.25
+#: the way over memory may take so many times as long as the direct one, because it spares the disk a read
+DETOUR = 1.25
+#: what is on its way to memory is waited for so many times as long as that usually takes
+WAITS = 4.0
 #: of those asked for most often, so many are brought near at a time
 FEW = 2
 
@@ -107,6 +111,40 @@ def _keep_near(
         if worthy > 0:
             told = worth(state, item, near, now_s, limits)
             yield from bring(state, item, near, f"kept near: {told}", bookings, now_s)
+
+
+def by_memory(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> Place | None:
+    """Return the main memory over which a wanted adapter is to reach its seat at a place, None if directly.
+
+    What passes there stays there, so the disk is not read once more to keep it near. That is for an adapter
+    that lies on the same node's disk, where memory is spare, and where the copies that were made tell that
+    the way over it is about as fast; or for one that is on its way there, unless that takes too long.
+    """
+    spec, near = state.items[item], Place(place.node, Tier.RAM)
+    disk, held = spec.durable, state.replicas.get((item, near))
+    if place.tier is not Tier.VRAM or near not in state.rooms:
+        return None
+    if held is not None:
+        op = state.ops.get(held.op)
+        if op is None or held.phase != "loading" or not _is_as_fast(state, disk, near, place, spec.nbytes):
+            return None
+        usual_s = seconds(state, disk, near, spec.nbytes)
+        return near if now_s - op.began_s < WAITS * usual_s else None
+    coming = state.tallies[near].loading if near in state.tallies else 0
+    if coming >= limits.copies_per_place or disk.node != place.node or near not in state.seen:
+        return None
+    if state.blocked(item, near, now_s) is not None or not state.ready(item, disk):
+        return None
+    fits = spec.nbytes <= spare(state, near, limits)
+    return near if fits and _is_as_fast(state, disk, near, place, spec.nbytes) else None
+
+
+def _is_as_fast(state: State, disk: Place, near: Place, place: Place, nbytes: int) -> bool:
+    """Tell whether copies that were made say that the way over memory takes about as long."""
+    if (disk, near) not in state.speeds or (near, place) not in state.speeds:
+        return False
+    over_s = seconds(state, disk, near, nbytes) + seconds(state, near, place, nbytes)
+    return over_s <= DETOUR * seconds(state, disk, place, nbytes)
 
 
 def _near(state: State, item: Item, now_s: float) -> Place | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from placement.habits import followed
+from placement.habits import LIKELY, followed
 
 if TYPE_CHECKING:
     from placement.state import Item, State
@@ -53,9 +53,11 @@ def count(state: State, item: Item, memory: int) -> float:
 
 def share(state: State, item: Item, memory: int) -> float:
     """Return the part of all asks that goes to an item, as a memory has it."""
-    total = state.asks.totals[memory]
-    told = count(state, item, memory) / total if total else 0.0
-    return (1 - STRANGE) * told + STRANGE / len(state.items)
+    heat, asks = state.heat.get(item), state.asks
+    if heat is None or not asks.totals[memory]:
+        return STRANGE / len(state.items)
+    held = heat.counts[memory] * _FADES[memory] ** (asks.number - heat.at)
+    return (1 - STRANGE) * held / asks.totals[memory] + STRANGE / len(state.items)
 
 
 def soon(state: State, item: Item) -> float:
@@ -67,7 +69,8 @@ def soon(state: State, item: Item) -> float:
     if item in state.warms or item in state.expected:
         return 1.0
     by_share = 1 - (1 - share(state, item, state.asks.best)) ** SOON if item in state.heat else 0.0
-    return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
+    likely = state.habits.likely.get(state.items[item].name, 0.0)
+    return likely if likely >= LIKELY and likely > by_share else by_share
 
 
 def asked(draft: State, item: Item, times: int = 1) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 
-from placement.foresight import foresee, keep_near
+from placement.foresight import by_memory, foresee, keep_near
 from placement.messages import Command, Copy, Drop, Grant, Refuse
 from placement.plan import objections
 from placement.pressure import crowded
@@ -71,8 +71,11 @@ def _bring_wanted(
         return []
     spec = state.items[item]
     who = "role" if spec.kind == "adapter" else "shard"
-    patient = now_s - state.queue[item][0].since_s >= limits.drain_after_s
     reason = f"asked for by {who} {spec.name}"
+    near = by_memory(state, item, place, now_s, limits) if limits.foresees else None
+    if near is not None:  # whoever has the seat may use it until the bytes are there
+        return list(copy(state, item, near, reason))
+    patient = now_s - state.queue[item][0].since_s >= limits.drain_after_s
     return list(bring(state, item, place, reason, bookings, now_s, drains=patient))
 
 

@@ -96,13 +96,14 @@ def ranked(
 def reload_seconds(state: State, item: Item, place: Place) -> float:
     """Return how much longer an ask would wait if the item was not at `place`.
 
-    What is worth its seat is kept in memory below it, so a seat saves the hop from there. Main memory saves
-    the way to the engine from the disk, and half of that while a seat answers.
+    A seat saves the way from memory if a copy is there, else that from the disk. Main memory saves the way to
+    the engine from the disk, and half of that while a seat answers.
     """
     goal, nbytes = state.goal(item), state.items[item].nbytes
-    near = Place(goal.node, Tier.RAM)
-    if place == goal and place.tier is Tier.VRAM and near in state.rooms:
-        return seconds(state, near, goal, nbytes)
+    if place.tier is Tier.VRAM and place == goal:
+        near = Place(goal.node, Tier.RAM)
+        if (item, near) in state.replicas:
+            return seconds(state, near, goal, nbytes)
     below = _below(state, item, place)
     if below is None:
         return 0.0

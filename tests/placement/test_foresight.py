@@ -2,11 +2,11 @@
 
 import pytest
 
-from placement.foresight import LIKELY
-from placement.habits import ROWS, Habits, followed, said, told
+from placement.habits import LIKELY, ROWS, Habits, followed, said, told
 from placement.heat import soon
 from placement.messages import (
     Beat,
+    Copied,
     Copy,
     CopyFailed,
     Drop,
@@ -16,6 +16,7 @@ from placement.messages import (
     Tick,
     UnloadOrdered,
 )
+from placement.speed import learned
 from placement.state import Limits, Room
 from tests.placement.brain_lab import ATTIC_SSD, DESK, MIB, RAM, SSD, VRAM, Lab, role
 
@@ -219,3 +220,47 @@ def test_a_move_that_failed_leaves_nobody_sent_down():
     assert spec.item in lab.state.lowered
     lab.tell(CopyFailed(copy.op, "STO003", "no space left on device", permanent=True))
     assert spec.item not in lab.state.lowered
+
+
+def measured(direct_s):
+    """Return a lab whose copies over memory took 0.11 s in all, and the direct ones so long; `d` waits."""
+    lab = Lab().join()
+    lab.register(*TABLE)
+    state, nbytes = lab.machine.state, TABLE[0].nbytes
+    speeds = learned(learned({}, SSD, RAM, nbytes, 0.1), RAM, VRAM, nbytes, 0.01)
+    state.speeds = learned(speeds, SSD, VRAM, nbytes, direct_s)
+    return lab
+
+
+def test_a_wanted_item_comes_over_memory_where_that_is_as_fast_and_stays_there():
+    """The disk is read once: when the seat is lost, the bytes are near."""
+    lab = measured(0.1)
+    (copy,) = lab.want(TABLE[0])
+    assert (copy.source, copy.target) == (SSD, RAM)
+    (copy,) = lab.tell(Copied(copy.op, copy.nbytes, 0.1))
+    assert (copy.source, copy.target) == (RAM, VRAM)
+
+
+def test_a_wanted_item_goes_to_its_seat_directly_where_that_is_faster():
+    """The way over memory would make its caller wait twice as long."""
+    (copy,) = measured(0.05).want(TABLE[0])
+    assert (copy.source, copy.target) == (SSD, VRAM)
+
+
+def test_a_wanted_item_does_not_wait_for_ever_for_what_is_on_its_way_to_memory():
+    """A copy that takes much longer than usual is overtaken by a direct one."""
+    lab = measured(0.1)
+    assert [each.target for each in lab.want(TABLE[0])] == [RAM]
+    lab.now_s += 0.2
+    assert lab.tell(Tick()) == []
+    lab.now_s += 0.8
+    assert [(each.source, each.target) for each in lab.tell(Tick())] == [(SSD, VRAM)]
+
+
+def test_who_was_asked_for_by_chance_is_no_more_likely_than_its_share():
+    """Less than LIKELY speaks for nobody, however few uses there were."""
+    lab = speaking(12, seats=6)
+    told = {spec: lab.state.habits.likely.get(spec.name, 0.0) for spec in SPEAKERS}
+    doubtful = [spec for spec in SPEAKERS if 0.19 < told[spec] < LIKELY]
+    assert doubtful
+    assert all(soon(lab.state, spec.item) < told[spec] for spec in doubtful)

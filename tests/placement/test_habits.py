@@ -1,7 +1,6 @@
 """Who speaks after whom: learned from the order of uses, forgotten again, and bounded."""
 
-from placement.foresight import LIKELY
-from placement.habits import FOLLOWERS, ROWS, Habits, followed, leader, said, told
+from placement.habits import FOLLOWERS, LIKELY, ROWS, Habits, followed, leader, said, told
 
 
 def used(habits, *names):
