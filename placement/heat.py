@@ -56,7 +56,7 @@ def share(state: State, item: Item, memory: int) -> float:
     heat, asks = state.heat.get(item), state.asks
     if heat is None or not asks.totals[memory]:
         return STRANGE / len(state.items)
-    held = heat.counts[memory] * _FADES[memory] ** (asks.number - heat.at)
+    held: float = heat.counts[memory] * _FADES[memory] ** (asks.number - heat.at)
     return (1 - STRANGE) * held / asks.totals[memory] + STRANGE / len(state.items)
 
 
