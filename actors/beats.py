@@ -59,11 +59,10 @@ class Beats:
         )
         if self._coordinator.machine is not machine:  # taken down meanwhile
             return
+        census.count()
         for node in crew.selectors:
             if node in machine.state.nodes and answered(crew, census, node):
-                news = beat(crew, census, machine.state, node, asked_s)
-                census.count(news)
-                self._coordinator.take(news)
+                self._coordinator.take(beat(crew, census, machine.state, node, asked_s))
         self._tell_damage()
         self._log_asks()
         for handles, reports in ((crew.stores, census.stores), (crew.engines, census.engines)):
@@ -120,18 +119,19 @@ class Beats:
         into: dict[str, Any],
         heard: Callable[[str], object] | None = None,
         ended: set[str] | None = None,
+        **how: bool,
     ) -> None:
         """Ask each actor for its report; None stands for one that did not answer in time.
 
-        Whoever tells something until it is `heard` is told what was. `ended` gets who has died and does not
-        run yet.
+        Whoever tells something until it is `heard` is told what was; `how` goes with the call. `ended` gets
+        who has died and does not run yet.
         """
         ended = set() if ended is None else ended
 
         async def ask(name: str, handle: Any) -> None:
             known = () if heard is None else (heard(name),)
             try:
-                into[name] = await reach(handle.beat.remote(*known), name, BEAT_DEADLINE_S)
+                into[name] = await reach(handle.beat.remote(*known, **how), name, BEAT_DEADLINE_S)
                 ended.discard(name)
             except TierceError as error:
                 into[name] = None  # told as silence: `ps` shows it, the Machine decides what it means

@@ -51,18 +51,21 @@ class Census:
     #: asks of each item: the sum over its engines, or of its shard, and over their restarts
     hits: dict[Item, int] = field(default_factory=dict)
     #: what each engine, or the shard, said last
-    _told: dict[tuple[Item, Place | None], int] = field(default_factory=dict)
+    _told: dict[tuple[Item, str], int] = field(default_factory=dict)
 
-    def count(self, beat: Beat) -> None:
+    def count(self) -> None:
         """Add up how often each item was asked; a count that fell began anew with its actor."""
-        for place, held in beat.places.items():
-            for item, seen in held.items():
-                counter = (item, place if "@" in item else None)
-                last = self._told.get(counter, 0)
-                if seen.hits:
-                    fresh = seen.hits - last if seen.hits >= last else seen.hits
-                    self.hits[item] = self.hits.get(item, 0) + fresh
-                    self._told[counter] = seen.hits
+        for engine, decoding in self.engines.items():
+            for item, use in (decoding.slots if decoding is not None else {}).items():
+                self._add(Item(item), engine, use.hits)
+        for name, shelved in self.shards.items():
+            if shelved is not None:
+                self._add(shard_item(name), "", shelved.searches)
+
+    def _add(self, item: Item, engine: str, hits: int) -> None:
+        last = self._told.get((item, engine), 0)
+        self.hits[item] = self.hits.get(item, 0) + (hits - last if hits >= last else hits)
+        self._told[item, engine] = hits
 
 
 def answered(crew: Crew, census: Census, node: str) -> bool:
@@ -97,16 +100,7 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
         if place is not None and place.node == node and _has_ended(crew, census, engine):
             places.setdefault(place, {})
         elif report is not None and place is not None and place.node == node:
-            slots = {
-                Item(item): Seen(use.leases, use.idle_s, use.hits, report.slot_nbytes)
-                for item, use in report.slots.items()
-                if item not in report.closing or _leaves(state, Item(item), place)
-            }
-            held = {
-                Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes)
-                for item, use in report.held.items()
-            }
-            places.setdefault(place, {}).update(slots | held | _shadows(state, engine, report))
+            places.setdefault(place, {}).update(seated(state, engine, place, report))
             if report.gauge is not None:
                 gauges[place] = (_less(report.gauge, _beside(crew, census, engine, place)),)
     _add_shards(crew, census, state, node, places)
@@ -117,6 +111,19 @@ def beat(crew: Crew, census: Census, state: State, node: str, asked_s: float) ->
 def _has_ended(crew: Crew, census: Census, engine: str) -> bool:
     """Tell whether an engine has died that is one of several of its base."""
     return engine in census.ended and len(crew.fleet_of(base_of_engine(engine))) > 1
+
+
+def seated(state: State, engine: str, place: Place, report: Decoding) -> dict[Item, Seen]:
+    """Return what an engine holds at its place, and how it is used."""
+    slots = {
+        Item(item): Seen(use.leases, use.idle_s, use.hits - use.earlier, report.slot_nbytes)
+        for item, use in report.slots.items()
+        if item not in report.closing or _leaves(state, Item(item), place)
+    }
+    held = {
+        Item(item): Seen(use.leases, use.idle_s, use.hits, use.nbytes) for item, use in report.held.items()
+    }
+    return slots | held | _shadows(state, engine, report)
 
 
 def _shadows(state: State, engine: str, report: Decoding) -> dict[Item, Seen]:
@@ -184,7 +191,7 @@ def _add_shards(
             if report is None and state.ready(item, place):
                 places[place][item] = Seen()
             elif report is not None and report.tier is place.tier:
-                places[place][item] = Seen(report.leases, report.idle_s, report.searches)
+                places[place][item] = Seen(report.leases, report.idle_s, report.searches - report.earlier)
 
 
 def listing(crew: Crew, census: Census, machine: Machine, journal: Journal, now_s: float) -> Listing:

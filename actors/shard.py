@@ -63,6 +63,8 @@ class Shard:
         self._ingesting = False
         self._problem = ""
         self._searches = 0
+        #: of them, those from before the index came to where it lies
+        self._earlier = 0
         self._searching = 0
         self._used_s = time.monotonic()
 
@@ -186,6 +188,7 @@ class Shard:
         stats = await asyncio.to_thread(shelf.stats)
         if (stats.tier, Path(stats.index_dir)) != (below, Path(folder)):
             await asyncio.to_thread(shelf.rehome, folder, below)
+            self._earlier = self._searches
 
     async def leave(self, tier: Tier, epoch: int) -> None:
         """Confirm that the shard is not at `tier`; a move has removed it already, and VRAM is given back now.
@@ -289,6 +292,7 @@ class Shard:
             digest=stats.digest if stats else "",
             reachable=link.reachable if link else True,
             problem=link.problem if link else self._problem,
+            earlier=self._earlier,
         )
 
     def _run(self, errand: Coroutine[Any, Any, None]) -> None:

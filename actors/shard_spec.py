@@ -42,6 +42,7 @@ class Shelved:
     """What a shard reports: sizes in bytes, counts, and the tier that answers now, if one does.
 
     `problem` says why a network shard cannot be read, or why one in VRAM is not renewed; "" if all is well.
+    `earlier` of the `searches` are from before it came to its tier.
     """
 
     pid: int
@@ -55,6 +56,7 @@ class Shelved:
     digest: str
     reachable: bool = True
     problem: str = ""
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)

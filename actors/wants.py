@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.answer import Activation
 from actors.ask import named
+from actors.census import seated
 from actors.errors import UnknownName
 from actors.versions import Versions
 from placement.errors import TierceError, WorldError
-from placement.messages import Tick, Wanted, WantEnded
+from placement.messages import Beat, Tick, Wanted, WantEnded
 from placement.state import Item
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from actors.coordinator import Coordinator
+    from placement.machine import Machine
     from placement.state import Place
 
 #: The Machine refuses a want at its deadline, with the reason; this long its word may take.
 LATE_S = 5.0
 ASK_AGAIN_S = 0.25
+#: While a want waits for a seat, its engine is asked so often who uses them.
+LISTEN_S = 0.02
 #: How long a want waits for a durable copy that is just being built again.
 MENDED_S = 10.0
 
@@ -33,6 +38,15 @@ class Wants:
     def __init__(self) -> None:
         self._numbers = itertools.count(1)
         self._futures: dict[str, asyncio.Future[Place]] = {}
+        self._listened_s: dict[Place, float] = {}
+
+    def listens(self, place: Place) -> bool:
+        """Tell whether it is time to ask who uses the seats of a place, for all who wait there."""
+        now_s = time.monotonic()
+        due = now_s - self._listened_s.get(place, -math.inf) >= LISTEN_S
+        if due:
+            self._listened_s[place] = now_s
+        return due
 
     def open(self, epoch: int) -> tuple[str, asyncio.Future[Place]]:
         """Return a new want's id and the future of the place where it is granted."""
@@ -69,11 +83,13 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
         raise UnknownName("TRC001", f"{item} was removed meanwhile", "see `tierce ps`")
     if machine.state.ready(item, machine.state.goal(item)):
         await _hear(coordinator, item, within_s)
+    else:
+        await _listen(coordinator, machine, item)
     want, future = coordinator.wants.open(machine.state.epoch)
     coordinator.journal.tell(item, f"asked for by {named(caller)} (want {want})", time.time())
     coordinator.take(Wanted(want, item, began + within_s, named(caller)))
     try:
-        await _settled(coordinator, future, machine.limits.drain_after_s, within_s + LATE_S)
+        await _settled(coordinator, machine, item, future, within_s + LATE_S)
     except TimeoutError as error:
         _give_up(coordinator, want)
         raise WorldError(
@@ -90,13 +106,45 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
 
 
 async def _settled(
-    coordinator: Coordinator, future: asyncio.Future[Place], patience_s: float, within_s: float
+    coordinator: Coordinator, machine: Machine, item: Item, future: asyncio.Future[Place], within_s: float
 ) -> None:
-    """Wait for the end of a want; have the Machine look once its patience is over, not at the next beat."""
-    done, _ = await asyncio.wait([future], timeout=min(patience_s, within_s))
-    if not done and coordinator.machine is not None:
-        coordinator.take(Tick())
-    await asyncio.wait_for(asyncio.shield(future), max(0.0, within_s - patience_s))
+    """Wait for the end of a want; have the Machine hear of seats that become free, not at the next beat.
+
+    Once the want's patience is over it looks again. Raises TimeoutError, and the Machine's refusal.
+    """
+    began_s, looked = time.monotonic(), False
+    while not future.done():
+        waited_s = time.monotonic() - began_s
+        if waited_s >= within_s:
+            raise TimeoutError
+        await asyncio.wait([future], timeout=min(LISTEN_S, within_s - waited_s))
+        if future.done() or coordinator.machine is not machine:
+            continue
+        await _listen(coordinator, machine, item)
+        if not looked and waited_s >= machine.limits.drain_after_s:
+            looked = True
+            coordinator.take(Tick())
+    future.result()
+
+
+async def _listen(coordinator: Coordinator, machine: Machine, item: Item) -> None:
+    """Have the Machine hear who uses the seats where an item is wanted, if none is free for it."""
+    state, (_, crew) = machine.state, coordinator.brain()
+    if item not in state.items:
+        return
+    goal, base = state.goal(item), state.items[item].base
+    free = goal in state.rooms and state.seated(goal, base) < state.rooms[goal].seats.get(base, 0)
+    if free or (item, goal) in state.replicas or not coordinator.wants.listens(goal):
+        return
+    bases = [other for other, place in crew.engine_places.items() if place == goal]
+    asked_s, reports = time.monotonic(), dict[str, Any]()
+    await coordinator.beats.ask({other: crew.engines[other] for other in bases}, reports, full=False)
+    if coordinator.machine is not machine or None in reports.values():
+        return
+    shown = [seated(machine.state, other, goal, report) for other, report in reports.items()]
+    held = {item: seen for each in shown for item, seen in each.items()}
+    gauges = {place: told for place, told in machine.state.gauges.items() if place == goal}
+    coordinator.take(Beat(goal.node, asked_s, {goal: held}, gauges))
 
 
 def pending(coordinator: Coordinator, role: str) -> bool:

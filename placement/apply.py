@@ -17,6 +17,7 @@ from placement.change import (
     lose_node,
     put,
     set_back,
+    stay,
     touch,
     use,
     without,
@@ -116,7 +117,8 @@ def begin(draft: State, command: Command, now_s: float, limits: Limits) -> None:
             end_want(draft, want)
             use(draft, item, now_s)
             draft.own("holds")[item] = now_s + limits.grace_s
-            put(draft, {(item, place): replace(draft.replicas[item, place], used_s=now_s)})
+            old = draft.replicas[item, place]
+            put(draft, {(item, place): replace(old, used_s=now_s, owed=old.owed + 1)})
             follow(draft, [item], now_s, limits)
         case Refuse(want):
             end_want(draft, want)
@@ -175,9 +177,8 @@ def _want(draft: State, event: Wanted, now_s: float) -> None:
     add_want(draft, Want(event.want, item, event.deadline_s, now_s, event.cause))
     be_patient(draft, item, now_s)
     use(draft, item, now_s)
-    asked(draft, item, owed=1)
-    if item in draft.leaves:
-        draft.leaves = {**draft.leaves, item: draft.leaves[item] - {draft.goal(item)}}
+    asked(draft, item)
+    stay(draft, item)
     draft.unloads = without(draft.unloads, item)
     draft.lowered = without(draft.lowered, item)
 

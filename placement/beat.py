@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from placement.change import end_ops, lift_pauses, put, touch, use, without
 from placement.errors import UserError
-from placement.heat import noticed
+from placement.heat import asked
 from placement.messages import Beat, Seen
 from placement.pressure import is_overfull, press
 from placement.state import Item, Limits, Node, Place, Replica, State
@@ -117,7 +117,13 @@ def _present(old: Replica, seen: Seen, asked_s: float, *, serves: bool) -> Repli
         used_s = max(used_s, asked_s if seen.leases else asked_s - seen.idle_s)
     if used_s == old.used_s and seen.leases == old.leases and seen.hits == old.hits:
         return old
-    return Replica(old.phase, old.since_s, used_s, seen.leases, seen.hits, old.op)
+    owed = old.owed - min(_fresh(old.hits, seen.hits), old.owed)
+    return Replica(old.phase, old.since_s, used_s, seen.leases, seen.hits, old.op, owed)
+
+
+def _fresh(before: int, hits: int) -> int:
+    """Return how many uses a count shows that it did not show before; one that fell began anew."""
+    return hits - before if hits >= before else hits
 
 
 def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> None:
@@ -125,9 +131,10 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
     if not changes:
         return
     used: list[Item] = []
-    told: list[tuple[float, Item, Place, int]] = []
+    told: list[tuple[float, Item, int]] = []
     ended: list[str] = []
     arrived: list[tuple[Item, Place]] = []
+    there: list[Item] = []
     for (item, place), new in changes.items():
         old = draft.replicas.get((item, place))
         if old is not None and old.op and (new is None or not new.op):
@@ -140,19 +147,24 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
         if new.phase == "ready" and (old is None or old.phase == "loading"):
             arrived.append((item, place))
         # Arriving somewhere is no use: only a lease or a hit keeps an item from going idle.
-        if draft.serves(item, place) and (new.leases or new.hits > (old.hits if old else 0)):
+        fresh = _fresh(old.hits if old else 0, new.hits)
+        if draft.serves(item, place) and (new.leases or fresh):
             use(draft, item, max(draft.uses[item], new.used_s))
-            told.append((new.used_s, item, place, new.hits))
-            if old is not None and (new.hits > old.hits or not old.leases):
+            told.append((new.used_s, item, fresh - (old.owed - new.owed if old else 0)))
+            if old is not None and (fresh or not old.leases):
                 used.append(item)
+            if old is not None and old.owed and not new.owed:
+                there.append(item)  # whoever it was granted to has come
     draft.backoff = without(draft.backoff, *arrived)
     draft.expected = without(draft.expected, *used)
+    draft.holds = without(draft.holds, *there)
     again = [item for item in used if item in draft.unloads and draft.unloads[item].done]
     draft.unloads = without(draft.unloads, *again)
     since = draft.lowered
     draft.lowered = without(since, *(item for used_s, item, *_ in told if used_s > since.get(item, used_s)))
     end_ops(draft, ended)
     put(draft, changes)
-    for _, item, place, hits in sorted(told):
-        noticed(draft, item, place, hits)
+    for _, item, times in sorted(told):
+        if times:
+            asked(draft, item, times)
     follow(draft, used, now_s, limits)

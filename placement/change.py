@@ -153,6 +153,12 @@ def use(draft: State, item: Item, now_s: float) -> None:
     draft.changed[item] = None
 
 
+def stay(draft: State, item: Item) -> None:
+    """Have an item that is called for stay where that makes it ready, whatever sent it away from there."""
+    if item in draft.leaves:
+        draft.leaves = {**draft.leaves, item: draft.leaves[item] - {draft.goal(item)}}
+
+
 def set_back(
     draft: State, item: Item, place: Place, now_s: float, limits: Limits, why: tuple[str, str]
 ) -> None:

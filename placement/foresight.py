@@ -6,10 +6,10 @@ import math
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
-from placement.habits import leader
+from placement.habits import LIKELY, leader
 from placement.heat import count
 from placement.messages import Copy
-from placement.score import density, worth
+from placement.score import value, worth
 from placement.seating import Bookings, bring
 from placement.state import Place
 from placement.tiers import Tier
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 #: who is brought up unasked must be worth so many times what whoever leaves for it is worth: to a seat, and
 #: to memory, whose copies are longer
 MARGIN, NEAR_MARGIN = 1.2, 1.4
-#: nobody is brought to a seat whom less than this speaks for
-LIKELY = 0.25
 #: of those asked for most often, so many are brought near at a time
 FEW = 2
 
@@ -37,13 +35,12 @@ def foresee(state: State, _items: Iterable[Item], now_s: float, limits: Limits) 
     told = state.habits.likely
     if not limits.foresees or max(told.values(), default=0.0) < LIKELY:
         return
-    bookings = Bookings(state, now_s, limits, ahead=True)
+    bookings = Bookings(state, now_s, limits, ahead=True, margin=MARGIN)
     busy = _arriving(state) | state.lines.keys()
-    for value, item in sorted(_foretold(state, now_s, limits), reverse=True):
+    for _, item in sorted(_foretold(state, now_s, limits), reverse=True):
         goal, name = state.goal(item), state.items[item].name
         if goal in busy:
             continue
-        bookings.bar = value / MARGIN
         reason = f"{told[name]:.0%} likely to speak soon, after {leader(state.habits, name)}"
         suggested = list(bring(state, item, goal, reason, bookings, now_s))
         if suggested or goal in bookings.waiting:
@@ -59,12 +56,17 @@ def _foretold(state: State, now_s: float, limits: Limits) -> Iterator[tuple[floa
     last_s = _last_s(state)
     for name, likely in state.habits.likely.items():
         item = state.versions.get(name)
-        if item is None or likely < LIKELY or item in state.retired or item in state.unloads:
+        if item is None or likely < LIKELY or not _may_come(state, item, last_s, now_s):
             continue
         goal = state.goal(item)
-        fresh = now_s - last_s < state.idle_s(item)
-        if fresh and goal.tier is Tier.VRAM and (item, goal) not in state.replicas:
-            yield worth(state, item, goal, now_s, limits).total, item
+        if goal.tier is Tier.VRAM and (item, goal) not in state.replicas:
+            yield value(state, item, goal, limits), item
+
+
+def _may_come(state: State, item: Item, since_s: float, now_s: float) -> bool:
+    """Tell whether an item may be brought up unasked: nobody sent it down, and it was not idle for long."""
+    sent_down = item in state.retired or item in state.unloads or item in state.lowered
+    return not sent_down and now_s - since_s < state.idle_s(item)
 
 
 def _last_s(state: State) -> float:
@@ -81,44 +83,39 @@ def keep_near(state: State, _items: Iterable[Item], now_s: float, limits: Limits
     """
     if not limits.foresees or not state.heat or now_s != state.ticked_s:
         return
-    far: dict[Place, list[Item]] = {}
-    for item in state.heat:
-        if (near := _near(state, item, now_s)) is not None:
-            far.setdefault(near, []).append(item)
     busy = {place.node for place in _arriving(state) if place.tier is Tier.RAM}
     busy |= {place.node for place in state.lines}
+    far: dict[Place, list[Item]] = {}
+    for item in state.heat:
+        near = _near(state, item, now_s)
+        if near is not None and near.node not in busy:
+            far.setdefault(near, []).append(item)
+    bookings = Bookings(state, now_s, limits, ahead=True, margin=NEAR_MARGIN)
     for near in sorted(far):
-        if near.node not in busy:
-            yield from _keep_near(state, near, far[near], now_s, limits)
+        yield from _keep_near(state, near, far[near], bookings, now_s, limits)
 
 
-def _keep_near(state: State, near: Place, far: list[Item], now_s: float, limits: Limits) -> Iterator[Command]:
+def _keep_near(
+    state: State, near: Place, far: list[Item], bookings: Bookings, now_s: float, limits: Limits
+) -> Iterator[Command]:
     memory = state.asks.best
     often = nlargest(FEW, far, key=lambda item: (count(state, item, memory), item))
-    valued = sorted(((density(state, item, near, now_s, limits), item) for item in often), reverse=True)
-    bookings = Bookings(state, now_s, limits, ahead=True)
-    for value, item in valued:
-        if value <= 0:
-            return
-        bookings.bar = value / NEAR_MARGIN
-        told = worth(state, item, near, now_s, limits)
-        yield from bring(state, item, near, f"kept near: {told}", bookings, now_s)
+    valued = [(value(state, item, near, limits, by_bytes=True), item) for item in often]
+    for worthy, item in sorted(valued, reverse=True):
+        if worthy > 0:
+            told = worth(state, item, near, now_s, limits)
+            yield from bring(state, item, near, f"kept near: {told}", bookings, now_s)
 
 
 def _near(state: State, item: Item, now_s: float) -> Place | None:
     """Return the main memory beside an adapter's engine, if the adapter is neither there nor seated."""
-    spec, goal = state.items[item], state.goal(item)
-    near = Place(goal.node, Tier.RAM)
-    if (
-        spec.kind != "adapter"
-        or goal.tier is not Tier.VRAM
-        or near not in state.rooms
-        or item in state.retired
-    ):
+    spec = state.items[item]
+    if spec.kind != "adapter" or not _may_come(state, item, state.uses[item], now_s):
         return None
-    held = (item, near) in state.replicas or (item, goal) in state.replicas
-    sent_down = item in state.unloads or item in state.lowered
-    return None if held or sent_down or now_s - state.uses[item] >= state.idle_s(item) else near
+    goal = state.goal(item)
+    near = Place(goal.node, Tier.RAM)
+    held = (item, goal) in state.replicas or (item, near) in state.replicas
+    return None if held or goal.tier is not Tier.VRAM or near not in state.rooms else near
 
 
 def _arriving(state: State) -> set[Place]:

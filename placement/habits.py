@@ -11,6 +11,8 @@ WINDOW = 6
 FADES = 0.9
 #: at most so many roles have a row, and so many followers each
 ROWS, FOLLOWERS = 512, 12
+#: less than this speaks for nobody: with few uses, chance alone makes that much
+LIKELY = 0.25
 #: a row counts as if its role had been used so often more, with nobody following: few uses prove little
 DOUBT = 6.0
 

@@ -5,14 +5,13 @@ Time is counted in asks of the whole lab, so a quiet night forgets nothing and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from placement.habits import followed
+from placement.habits import LIKELY, followed
 
 if TYPE_CHECKING:
-    from placement.state import Item, Place, State
+    from placement.state import Item, State
 
 #: after so many asks of others, an ask counts half
 MEMORIES = (25, 100, 400, 1600, 6400)
@@ -27,16 +26,10 @@ _FADES = tuple(0.5 ** (1 / memory) for memory in MEMORIES)
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """Asks of one item by each memory, as they were at ask number `at` of the lab, which was its last.
-
-    `told` is what each engine's own count of it was in the last beat; `owed` of the asks that counts will
-    still show were counted already, when they were wanted.
-    """
+    """Asks of one item by each memory, as they were at ask number `at` of the lab, which was its last."""
 
     counts: tuple[float, ...] = (0.0,) * len(MEMORIES)
     at: int = 0
-    told: Mapping[Place, int] = field(default_factory=dict)
-    owed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +53,11 @@ def count(state: State, item: Item, memory: int) -> float:
 
 def share(state: State, item: Item, memory: int) -> float:
     """Return the part of all asks that goes to an item, as a memory has it."""
-    total = state.asks.totals[memory]
-    told = count(state, item, memory) / total if total else 0.0
-    return (1 - STRANGE) * told + STRANGE / len(state.items)
+    heat, asks = state.heat.get(item), state.asks
+    if heat is None or not asks.totals[memory]:
+        return STRANGE / len(state.items)
+    held: float = heat.counts[memory] * _FADES[memory] ** (asks.number - heat.at)
+    return (1 - STRANGE) * held / asks.totals[memory] + STRANGE / len(state.items)
 
 
 def soon(state: State, item: Item) -> float:
@@ -74,11 +69,12 @@ def soon(state: State, item: Item) -> float:
     if item in state.warms or item in state.expected:
         return 1.0
     by_share = 1 - (1 - share(state, item, state.asks.best)) ** SOON if item in state.heat else 0.0
-    return max(by_share, state.habits.likely.get(state.items[item].name, 0.0))
+    likely = state.habits.likely.get(state.items[item].name, 0.0)
+    return likely if likely >= LIKELY and likely > by_share else by_share
 
 
-def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
-    """Count `times` asks of an item, which its engine's count will show `owed` times."""
+def asked(draft: State, item: Item, times: int = 1) -> None:
+    """Count `times` asks of an item."""
     asks, heat = draft.asks, draft.heat.get(item, Heat())
     told = [share(draft, item, memory) * trust for memory, trust in enumerate(asks.trust)]
     total = sum(told)
@@ -89,23 +85,5 @@ def asked(draft: State, item: Item, times: int = 1, *, owed: int = 0) -> None:
     )
     totals = tuple(before * fade**times + times for before, fade in zip(asks.totals, _FADES, strict=True))
     draft.asks = Asks(number, max(range(len(trust)), key=trust.__getitem__), totals, trust)
-    draft.own("heat")[item] = replace(heat, counts=counts, at=number, owed=heat.owed + owed)
+    draft.own("heat")[item] = Heat(counts, number)
     draft.habits = followed(draft.habits, draft.items[item].name)
-
-
-def noticed(draft: State, item: Item, place: Place, told: int) -> None:
-    """Count what a beat showed: the count of an item's asks at `place` stands at `told`.
-
-    Each engine has a count of its own of an adapter; a shard has one, wherever its index is.
-
-    A count that fell began anew with its engine.
-    """
-    heat, spec = draft.heat.get(item, Heat()), draft.items[item]
-    place = place if spec.kind == "adapter" else spec.durable
-    before = heat.told.get(place, 0)
-    fresh = told - before if told >= before else told
-    paid = min(fresh, heat.owed)
-    counts = {**heat.told, place: told}
-    draft.own("heat")[item] = replace(heat, told=counts, owed=heat.owed - paid)
-    if fresh > paid:
-        asked(draft, item, fresh - paid)

@@ -44,6 +44,8 @@ def forecast(state: State, item: Item, within_s: float, now_s: float, limits: Li
         return Forecast(goal, refusal=failed)
     if (item, goal) in state.replicas:
         return _in_time(state, item, Forecast(goal, _left_s(state, item, now_s)), within_s)
+    if goal not in state.rooms:
+        return Forecast(goal, refusal=("TRC021", f"{item} cannot be warmed: no node offers {goal}"))
     booking = Bookings(state, now_s, limits, ahead=True).book(item, goal, now_s)
     eta_s = _way_s(state, item, goal)
     if booking.now or booking.victims:

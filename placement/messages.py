@@ -103,7 +103,7 @@ class DropRefused:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One item in a beat: leases now, seconds since its last use, uses so far.
+    """One item in a beat: leases now, seconds since its last use, uses since it came there.
 
     `nbytes` is what it takes at the place: it counts for an item that nobody registered.
     """

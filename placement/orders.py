@@ -117,6 +117,7 @@ def roll_back(draft: State, item: Item) -> None:
     draft.homes = without(draft.homes, item) if before is None else {**draft.homes, item: before}
     draft.moves = without(draft.moves, item)
     draft.leaves = without(draft.leaves, item)
+    draft.lowered = without(draft.lowered, item)
     draft.changed[item] = None
 
 

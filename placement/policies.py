@@ -55,6 +55,7 @@ def serve_wants(
         for item in state.lines.get(place, ()):
             if item not in over and (suggested := _bring_wanted(state, item, place, bookings, now_s, limits)):
                 yield from suggested
+                over.add(item)
                 turns -= 1
                 begin -= isinstance(suggested[0], Copy) and suggested[0].target == place
             if not turns or begin < 0 or bookings.is_closed(place):
@@ -72,8 +73,8 @@ def _bring_wanted(
     spec = state.items[item]
     who = "role" if spec.kind == "adapter" else "shard"
     first = state.queue[item][0]
-    patient = now_s - first.since_s >= limits.drain_after_s
     reason = f"asked for by {first.cause or f'{who} {spec.name}'}"
+    patient = now_s - first.since_s >= limits.drain_after_s
     return list(bring(state, item, place, reason, bookings, now_s, drains=patient))
 
 

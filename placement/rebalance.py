@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from placement.aim import MEMORY
 from placement.heat import count
 from placement.messages import Command, Drop
-from placement.score import worth
 from placement.seating import Bookings, bring
 from placement.state import Item, Limits, Place, State
 
@@ -116,8 +115,7 @@ def _spread(
     if not hot:
         return
     part, item = max(hot)
-    bookings = Bookings(state, now_s, limits, ahead=True)
-    bookings.bar = worth(state, item, calmest, now_s, limits).total / MARGIN
+    bookings = Bookings(state, now_s, limits, ahead=True, margin=MARGIN)
     reason = f"hot, {part:.0%} of asks at {busiest}, which has {loads.at[busiest]:.0%} of all"
     yield from bring(state, item, calmest, reason, bookings, now_s)
 

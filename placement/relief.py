@@ -6,7 +6,7 @@ from placement.messages import Command, Copy, Drop
 from placement.plan import is_safe
 from placement.pressure import crowded, is_measured, leaving, left, level
 from placement.routes import best_source
-from placement.score import density, worth
+from placement.score import ranked, worth
 from placement.state import Item, Limits, Place, State
 from placement.tiers import Tier
 
@@ -55,16 +55,13 @@ def _relieve(
 
 def _least_valuable(state: State, place: Place, now_s: float, limits: Limits) -> list[Item]:
     measured = is_measured(state, place)
-    keyed = []
-    for item in state.shelves.get(place, {}):
-        rests, used_s = state.rest(item, now_s) == place, _used_s(state, item, place)
-        if measured or (not rests and now_s - used_s >= limits.calm_s):
-            keyed.append((rests, density(state, item, place, now_s, limits), used_s, item))
-    return [item for *_, item in sorted(keyed)]
-
-
-def _used_s(state: State, item: Item, place: Place) -> float:
-    return max(state.replicas[item, place].used_s, state.uses[item])
+    return [
+        item
+        for rests, _, used_s, item in ranked(
+            state, place, state.shelves.get(place, {}), now_s, limits, by_bytes=True
+        )
+        if measured or (not rests and now_s - used_s >= limits.calm_s)
+    ]
 
 
 def _below(state: State, place: Place) -> list[Place]:

@@ -78,6 +78,9 @@ def retire(draft: State, item: Item) -> None:
     draft.leaves = without(draft.leaves, item)
     draft.warms = without(draft.warms, item)
     draft.unloads = without(draft.unloads, item)
+    draft.expected = without(draft.expected, item)
+    draft.patience = without(draft.patience, item)
+    draft.lowered = without(draft.lowered, item)
     draft.changed[item] = None
 
 

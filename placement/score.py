@@ -12,6 +12,8 @@ from placement.tiers import Tier
 from placement.units import format_seconds
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from placement.limits import Limits
     from placement.state import Item, State
 
@@ -54,31 +56,58 @@ def worth(state: State, item: Item, place: Place, now_s: float, limits: Limits) 
     a = c it puts those first whose absence would make asks wait longest in all.
     """
     memory = state.asks.best
-    frequency, recency = soon(state, item), _recency(state, item)
-    reload_s = reload_seconds(state, item, place)
-    total = float(frequency**limits.frequency * recency**limits.recency * reload_s**limits.cost)
-    ago_s = now_s - state.uses[item]
-    return Worth(frequency, recency, reload_s, total, count(state, item, memory), MEMORIES[memory], ago_s)
+    return Worth(
+        frequency=soon(state, item),
+        recency=_recency(state, item),
+        reload_s=reload_seconds(state, item, place),
+        total=value(state, item, place, limits),
+        asks=count(state, item, memory),
+        memory=MEMORIES[memory],
+        ago_s=now_s - state.uses[item],
+    )
 
 
-def density(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:
-    """Return what an item is worth for the bytes that it takes: what counts where bytes are short."""
-    total, nbytes = worth(state, item, place, now_s, limits).total, max(state.items[item].nbytes, 1)
-    return total / float(nbytes**limits.cost)
+def value(state: State, item: Item, place: Place, limits: Limits, *, by_bytes: bool = False) -> float:
+    """Return an item's total worth at a place; `by_bytes` for the bytes that it takes, where those are short.
+
+    The two have different units: only values of one kind can be compared.
+    """
+    total = (
+        soon(state, item) ** limits.frequency
+        * _recency(state, item) ** limits.recency
+        * reload_seconds(state, item, place) ** limits.cost
+    )
+    return float(total / max(state.items[item].nbytes, 1) ** limits.cost if by_bytes else total)
+
+
+def ranked(
+    state: State, place: Place, items: Iterable[Item], now_s: float, limits: Limits, *, by_bytes: bool
+) -> list[tuple[bool, float, float, Item]]:
+    """Return these items of a place as (rests there, value, last use, item), who goes first at the front."""
+    return sorted(
+        (
+            state.rest(item, now_s) == place,
+            value(state, item, place, limits, by_bytes=by_bytes),
+            max(state.replicas[item, place].used_s, state.uses[item]),
+            item,
+        )
+        for item in items
+    )
 
 
 def reload_seconds(state: State, item: Item, place: Place) -> float:
     """Return how much longer an ask would wait if the item was not at `place`.
 
-    What is worth its seat is kept in memory below it, so a seat saves the hop from there. Main memory saves
-    the way to the engine from the disk, and half of that while a seat answers.
+    A seat saves the way from memory if a copy is there, else that from the disk. Main memory saves the way to
+    the engine from the disk, and half of that while a seat answers.
     """
     goal, nbytes = state.goal(item), state.items[item].nbytes
     if place != goal and state.takes_seat(item, place):
         return FURTHER * seconds(state, goal._replace(tier=Tier.RAM, device=""), goal, nbytes)
-    near = Place(goal.node, Tier.RAM)
-    if place == goal and place.tier is Tier.VRAM and near in state.rooms:
-        return seconds(state, near, goal, nbytes)
+    if place.tier is Tier.VRAM and place == goal:
+        near = Place(goal.node, Tier.RAM)
+        if (item, near) in state.replicas:
+            return seconds(state, near, goal, nbytes)
     below = _below(state, item, place)
     if below is None:
         return 0.0
@@ -90,10 +119,11 @@ def reload_seconds(state: State, item: Item, place: Place) -> float:
 
 def _below(state: State, item: Item, place: Place) -> Place | None:
     """Return from where the item would come if it was not at `place`, nor higher."""
-    durable = state.items[item].durable
+    durable, landing = state.items[item].durable, state.items[item].landing
     if place == durable:
         return None
-    return state.items[item].landing or durable if durable == NETWORK else durable
+    landed = landing is not None and place != landing and state.ready(item, landing)
+    return landing if durable == NETWORK and landed else durable
 
 
 def _recency(state: State, item: Item) -> float:

@@ -8,7 +8,7 @@ from placement.messages import Command, Copy, Drop
 from placement.plan import is_safe
 from placement.pressure import leaving, left, spare
 from placement.routes import next_leg
-from placement.score import density, worth
+from placement.score import ranked, value
 from placement.state import Item, Limits, Place, Spec, State
 
 
@@ -54,17 +54,19 @@ class Bookings:
     """What one policy pass has promised: no room twice, and nobody evicted for nothing.
 
     `ahead` of need there is less room, up to the high mark, and only surplus goes: what does not rest there.
+    With a `margin` nobody goes but for who is worth so many times as much.
     """
 
-    def __init__(self, state: State, now_s: float, limits: Limits, *, ahead: bool = False) -> None:
+    def __init__(
+        self, state: State, now_s: float, limits: Limits, *, ahead: bool = False, margin: float = 0.0
+    ) -> None:
         self._state = state
         self._ahead = ahead
         self._now_s = now_s
         self._limits = limits
         self._free: dict[Place, Free] = {}
+        self._margin = margin
         self._ranks: dict[tuple[Place, bool], list[tuple[bool, float, float, Item]]] = {}
-        #: nobody goes who is worth so much or more
-        self.bar = math.inf
         #: places where somebody waits for promised room
         self.waiting: set[Place] = set()
         self._going: set[tuple[Item, Place]] = set()
@@ -90,8 +92,10 @@ class Bookings:
             nbytes = spare(state, place, limits) if self._ahead else left(state, place)
             self._free[place] = Free.at(state, place, nbytes)
         free = self._free[place]
-        now = free.fits_now(spec, seat=seat)
-        victims = () if now or free.fits_soon(spec, seat=seat) else self._victims(spec, place, free, before_s)
+        # what others were promised is not free, though it may not be needed yet
+        fits = free.fits_soon(spec, seat=seat)
+        now = fits and free.fits_now(spec, seat=seat)
+        victims = () if fits else self._victims(spec, place, free, before_s)
         if victims is None:
             if seat and free.soon_seats.get(spec.base, 0) < 1:
                 self._full.add((place, spec.base))
@@ -117,7 +121,7 @@ class Bookings:
 
     def in_line(self, place: Place, *, by_bytes: bool) -> tuple[Item, ...]:
         """Return who would have to leave a place for a want, who goes first at the front."""
-        return tuple(self._candidates(place, math.inf, by_bytes=by_bytes))
+        return tuple(self._candidates(place, math.inf, math.inf, by_bytes=by_bytes))
 
     def _victims(self, spec: Spec, place: Place, free: Free, before_s: float) -> tuple[Item, ...] | None:
         """Return whom to evict, least needed first, or None if all that may go is not enough."""
@@ -125,7 +129,9 @@ class Bookings:
         seat = self._state.takes_seat(spec.item, place)
         seats_short = 1 - free.soon_seats.get(spec.base, 0) if seat else 0
         victims: list[Spec] = []
-        for item in self._candidates(place, before_s, by_bytes=seats_short <= 0):
+        by_bytes = seats_short <= 0
+        bar = self._bar(spec, place, by_bytes=by_bytes)
+        for item in self._candidates(place, before_s, bar, by_bytes=by_bytes):
             if nbytes_short <= 0 and seats_short <= 0:
                 break
             victim = self._state.items[item]
@@ -161,7 +167,13 @@ class Bookings:
                 return item
         return None
 
-    def _candidates(self, place: Place, before_s: float, *, by_bytes: bool) -> Iterator[Item]:
+    def _bar(self, spec: Spec, place: Place, *, by_bytes: bool) -> float:
+        """Return what whoever leaves for this item must be worth less than."""
+        if not self._margin:
+            return math.inf
+        return value(self._state, spec.item, place, self._limits, by_bytes=by_bytes) / self._margin
+
+    def _candidates(self, place: Place, before_s: float, bar: float, *, by_bytes: bool) -> Iterator[Item]:
         """Yield who may be dropped there: surplus first, then who lives there; least worth first.
 
         Where bytes are short and no seats, that is least worth for its bytes.
@@ -170,23 +182,16 @@ class Bookings:
         for at_home, valued, used_s, item in self._ranked(place, by_bytes=by_bytes):
             if (item, place) in self._going or used_s >= before_s or (at_home and self._ahead):
                 continue
-            if valued < self.bar and is_safe(state, Drop("", item, place, ""), now_s, limits):
+            if valued < bar and is_safe(state, Drop("", item, place, ""), now_s, limits):
                 yield item
 
     def _ranked(self, place: Place, *, by_bytes: bool) -> list[tuple[bool, float, float, Item]]:
-        """Return who is at a place, as (rests there, worth, last use, item) and in this order; made once."""
+        """Return who may leave a place, in the order of `ranked`; made once."""
         if (place, by_bytes) not in self._ranks:
-            state, now_s, value = self._state, self._now_s, density if by_bytes else _total
-            self._ranks[place, by_bytes] = sorted(
-                (
-                    state.rest(item, now_s) == place,
-                    value(state, item, place, now_s, self._limits),
-                    state.replicas[item, place].used_s,
-                    item,
-                )
-                for item in state.shelves.get(place, {})
-                if self._may_go(item, place)
-            )
+            state = self._state
+            there = (item for item in state.shelves.get(place, {}) if self._may_go(item, place))
+            told = ranked(state, place, there, self._now_s, self._limits, by_bytes=by_bytes)
+            self._ranks[place, by_bytes] = told
         return self._ranks[place, by_bytes]
 
     def _may_go(self, item: Item, place: Place) -> bool:
@@ -196,10 +201,6 @@ class Bookings:
         leased = replica.leases and place not in state.leaves.get(item, ())
         held = self._now_s < state.holds.get(item, self._now_s) and state.serves(item, place)
         return replica.phase == "ready" and not leased and not held
-
-
-def _total(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> float:
-    return worth(state, item, place, now_s, limits).total
 
 
 def _needed(victims: list[Spec], base: str, nbytes_over: int, seats_over: int) -> list[Item]:

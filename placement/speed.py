@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from placement.place import Place
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from placement.state import Place, State
+    from placement.state import State
+
+#: hops between the same tiers, of one node or of two, are of one kind
+Kind = tuple[Tier, Tier, bool]
+Hop = tuple[Place, Place] | Kind
 
 #: each new copy weighs this much beside those before it
 FRESH = 0.05
@@ -30,10 +35,7 @@ ASSUMED_ADDRESS = (10e6, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What the copies over a hop told: sums over their bytes (in MiB) and seconds, older ones counted less.
-
-    Two of them add up to the speed of both hops taken together.
-    """
+    """What the copies over a hop told: sums over their MiB and seconds, older ones counted less."""
 
     weight: float = 0.0
     size: float = 0.0
@@ -52,15 +54,6 @@ class Speed:
             self.product * keep + size * took_s,
         )
 
-    def __add__(self, other: Speed) -> Speed:
-        return Speed(
-            self.weight + other.weight,
-            self.size + other.size,
-            self.took_s + other.took_s,
-            self.size2 + other.size2,
-            self.product + other.product,
-        )
-
     def seconds(self, nbytes: int) -> float:
         """Return the seconds for `nbytes`: latency and bandwidth where sizes differ, else in proportion."""
         size = nbytes / 2**20
@@ -75,10 +68,11 @@ class Speed:
 
 
 def learned(
-    speeds: Mapping[tuple[Place, Place], Speed], source: Place, target: Place, nbytes: int, took_s: float
-) -> dict[tuple[Place, Place], Speed]:
-    """Return the speeds after a copy from `source` to `target`."""
-    return {**speeds, (source, target): speeds.get((source, target), Speed()).heard(nbytes, took_s)}
+    speeds: Mapping[Hop, Speed], source: Place, target: Place, nbytes: int, took_s: float
+) -> dict[Hop, Speed]:
+    """Return the speeds after a copy from `source` to `target`: of this very hop, and of its kind."""
+    hops: tuple[Hop, ...] = ((source, target), _kind(source, target))
+    return {**speeds, **{hop: speeds.get(hop, Speed()).heard(nbytes, took_s) for hop in hops}}
 
 
 def seconds(state: State, source: Place, target: Place, nbytes: int) -> float:
@@ -87,18 +81,14 @@ def seconds(state: State, source: Place, target: Place, nbytes: int) -> float:
     By the copies over this very hop, else by those between the same tiers (of one node, or of two), else as
     assumed.
     """
-    known = state.speeds.get((source, target))
-    if known is None:
-        kind = _kind(source, target)
-        alike = [speed for hop, speed in state.speeds.items() if _kind(*hop) == kind]
-        known = sum(alike, Speed())
-    if known.weight > 0:
+    known = state.speeds.get((source, target)) or state.speeds.get(_kind(source, target))
+    if known is not None:
         return known.seconds(nbytes)
     bandwidth, latency_s = _assumed(source, target)
     return latency_s + nbytes / bandwidth
 
 
-def _kind(source: Place, target: Place) -> tuple[Tier, Tier, bool]:
+def _kind(source: Place, target: Place) -> Kind:
     return source.tier, target.tier, source.node == target.node
 
 

@@ -13,7 +13,7 @@ from placement.heat import Asks, Heat
 from placement.limits import Limits
 from placement.pending import Move, Op, Setback, Want
 from placement.place import NETWORK, Item, Kind, Phase, Place
-from placement.speed import Speed
+from placement.speed import Hop, Speed
 from placement.tally import EMPTY, Tally
 from placement.tiers import Tier
 
@@ -83,7 +83,11 @@ class Spec:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """An item at a place. `leases` and `hits` are what the last beat said; `op` made it or is removing it."""
+    """An item at a place. `leases` and `hits` are what the last beat said; `op` made it or is removing it.
+
+    `hits` are its uses since it came; `owed` of those that are still to be seen were counted when they were
+    wanted.
+    """
 
     phase: Phase
     since_s: float
@@ -91,6 +95,7 @@ class Replica:
     leases: int = 0
     hits: int = 0
     op: str = ""
+    owed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +193,8 @@ class State:
     expected: Mapping[Item, float] = field(default_factory=dict)
     #: items whose idle time is longer than the file's for a while
     patience: Mapping[Item, Patience] = field(default_factory=dict)
-    #: what copies between two places told of their speed
-    speeds: Mapping[tuple[Place, Place], Speed] = field(default_factory=dict)
+    #: what copies between two places, and between places like them, told of their speed
+    speeds: Mapping[Hop, Speed] = field(default_factory=dict)
     #: how often each item is asked for, and all together
     heat: Mapping[Item, Heat] = field(default_factory=dict)
     asks: Asks = field(default_factory=Asks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from placement.change import put, use, without
+from placement.change import put, stay, use, without
 from placement.routes import on_the_way
 
 if TYPE_CHECKING:
@@ -38,8 +38,7 @@ def warm(draft: State, item: Item, order: Warm, *, foretold: bool = True) -> Non
     If it was `foretold` that it will be asked for, it is worth its seat until then, or until the deadline.
     """
     now_s, goal = order.since_s, draft.goal(item)
-    if item in draft.leaves:
-        draft.leaves = {**draft.leaves, item: draft.leaves[item] - {goal}}
+    stay(draft, item)
     if draft.ready(item, goal):
         put(draft, {(item, goal): replace(draft.replicas[item, goal], used_s=now_s)})
     draft.warms = {**draft.warms, item: order}
@@ -76,8 +75,7 @@ def _never_used(state: State, item: Item) -> bool:
 
 def unload(draft: State, item: Item, order: Unload) -> None:
     """Have an item treated as idle until its next use."""
-    draft.warms = without(draft.warms, item)
-    draft.expected = without(draft.expected, item)
+    cool(draft, item)
     draft.unloads = {**draft.unloads, item: order}
 
 

@@ -150,7 +150,8 @@ class Attached:
 class SlotUse:
     """One attached item: requests in flight, seconds since the last ended, counts over the engine's life.
 
-    `nbytes` is what it takes beside its slot: the tensors of a shadow, measured after its load.
+    `nbytes` is what it takes beside its slot: the tensors of a shadow, measured after its load. `earlier` of
+    its `hits` are from before it came the last time.
     """
 
     leases: int
@@ -158,6 +159,7 @@ class SlotUse:
     hits: int
     activations: int
     nbytes: int = 0
+    earlier: int = 0
 
 
 @dataclass(frozen=True, slots=True)

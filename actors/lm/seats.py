@@ -25,7 +25,7 @@ class Lease(NamedTuple):
 class Seat:
     """An item in a slot. Only an open seat takes new requests; `leases` are those in flight.
 
-    `nbytes` is what it takes beside the slot.
+    `nbytes` is what it takes beside the slot, `earlier` how many requests it had had when it came.
     """
 
     slot: int
@@ -36,6 +36,7 @@ class Seat:
     ready: bool = False
     leases: int = 0
     used_s: float = 0.0
+    earlier: int = 0
 
 
 class Seats:
@@ -84,7 +85,7 @@ class Seats:
             seat = self._seats[item]
             seat.content, seat.kind, seat.nbytes = content, kind, nbytes
             seat.ready = seat.open = True
-            seat.used_s = self._clock()
+            seat.used_s, seat.earlier = self._clock(), self._hits.get(item, 0)
             self._activations[item] = self._activations.get(item, 0) + 1
 
     def reopen(self, item: str) -> tuple[int, str] | None:
@@ -156,6 +157,7 @@ class Seats:
                     self._hits.get(item, 0),
                     self._activations[item],
                     seat.nbytes,
+                    seat.earlier,
                 )
                 for item, seat in self._seats.items()
                 if seat.ready

@@ -36,8 +36,9 @@ BEAT_S = 1.0
 class Brain(Desk):
     """Plays a trace with a Machine. It learns of warm uses and leases by the beat, once a second.
 
-    As in the lab, a want that is still open when its patience ends has the Machine look once more. With
-    `hints`, an ask that says who speaks next warms that one.
+    As in the lab, the engine is asked who uses its seats when a want finds none free, and while one waits;
+    and a want that is still open when its patience ends has the Machine look once more. With `hints`, an ask
+    that says who speaks next warms that one. Calls take no time.
     """
 
     def __init__(self, trace: Trace, stage: Stage, machine: Machine, *, hints: bool = True) -> None:
@@ -77,6 +78,8 @@ class Brain(Desk):
     def missed(self, ask: Ask, item: Item) -> None:
         self._asked += 1
         want = f"w{self._asked}"
+        if len(self.seats) >= self.stage.slots:
+            self._listen()
         self._wants[want] = ask
         self.tell(Wanted(want, item, ask.t + self.stage.patience_s))
         if want in self._wants:
@@ -86,6 +89,8 @@ class Brain(Desk):
     def freed(self, item: Item, seat: Seat) -> None:
         if seat.closing:
             self._leave(item, seat.closing)
+        elif self._wants:
+            self._listen()
 
     def arrived(self, trip: Trip) -> None:
         if trip.target is Tier.VRAM:
@@ -106,15 +111,22 @@ class Brain(Desk):
         self.pulse_s = min(self._beat_s, self._looks[0][0] if self._looks else math.inf)
 
     def _beat(self) -> None:
-        now_s, places = self.now_s, self._places
-        seated = {
-            item: Seen(seat.leases, 0.0 if seat.leases else now_s - seat.used_s, seat.hits)
+        places = self._places
+        kept = {item: self._on_disk[item] for item in self.ram}
+        held = {places[Tier.VRAM]: self._seated(), places[Tier.RAM]: kept, places[Tier.SSD]: self._on_disk}
+        self.tell(Beat(places[Tier.SSD].node, self.now_s, held))
+        self.tell(Tick())
+
+    def _listen(self) -> None:
+        """Tell the Machine who uses the seats."""
+        vram = self._places[Tier.VRAM]
+        self.tell(Beat(vram.node, self.now_s, {vram: self._seated()}))
+
+    def _seated(self) -> dict[Item, Seen]:
+        return {
+            item: Seen(seat.leases, 0.0 if seat.leases else self.now_s - seat.used_s, seat.hits)
             for item, seat in self.seats.items()
         }
-        kept = {item: self._on_disk[item] for item in self.ram}
-        held = {places[Tier.VRAM]: seated, places[Tier.RAM]: kept, places[Tier.SSD]: self._on_disk}
-        self.tell(Beat(places[Tier.SSD].node, now_s, held))
-        self.tell(Tick())
 
     def tell(self, event: Event) -> None:
         """Give the Machine an event, and do what it says; answers that come at once are told in turn."""

@@ -111,3 +111,16 @@ def test_what_shadows_take_beyond_their_images_takes_room():
         "critic@1": 100,
         "shadows of small": 700,
     }
+
+
+def test_a_beat_shows_uses_since_the_item_came_and_ps_all_of_them():
+    """An engine counts over its life, and anew in its next one."""
+    state = SimpleNamespace(items={}, rooms={VRAM: SimpleNamespace(budget=1000)}, replicas={})
+    census = Census()
+    for hits, earlier in ((5, 0), (9, 7), (2, 0)):
+        report = decoding(slots={"coder@1": SlotUse(0, 0.0, hits, 1, 0, earlier)})
+        census.engines = {"small": report}
+        census.count()
+        news = beat(crew(), census, state, "desk", 1.0)
+        assert news.places[VRAM]["coder@1"].hits == hits - earlier
+    assert census.hits["coder@1"] == 11

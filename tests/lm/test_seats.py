@@ -86,6 +86,20 @@ def test_counts_outlive_the_seat(seats):
     assert (seats.uses()["a"].hits, seats.uses()["a"].activations) == (1, 2)
 
 
+def test_it_is_told_which_hits_are_from_before_an_item_came_back(seats):
+    """The rest are the uses since it came."""
+    for _ in range(3):
+        seats.lease("a")
+        seats.release("a")
+    assert seats.uses()["a"].earlier == 0
+    seats.vacate("a")
+    seats.leave("a")
+    seats.reserve("a")
+    seats.open("a")
+    seats.lease("a")
+    assert (seats.uses()["a"].hits, seats.uses()["a"].earlier) == (4, 3)
+
+
 @pytest.mark.parametrize("call", ["lease", "vacate"])
 def test_an_unknown_item_is_cold(seats, call):
     """Every question about an item without a seat is answered Cold."""

@@ -1,11 +1,24 @@
 """What comes up before anybody asks: who is likely to speak next, and what spare memory keeps near."""
 
-from placement.foresight import LIKELY
-from placement.habits import ROWS, Habits, followed, said, told
+import pytest
+
+from placement.habits import LIKELY, ROWS, Habits, followed, said, told
 from placement.heat import soon
-from placement.messages import Beat, Copy, Drop, MoveOrdered, Removed, Seen, Tick, UnloadOrdered
+from placement.messages import (
+    Beat,
+    Copied,
+    Copy,
+    CopyFailed,
+    Drop,
+    MoveOrdered,
+    Removed,
+    Seen,
+    Tick,
+    UnloadOrdered,
+)
+from placement.speed import learned
 from placement.state import Limits, Room
-from tests.placement.brain_lab import DESK, MIB, RAM, SSD, VRAM, Lab, role
+from tests.placement.brain_lab import ATTIC_SSD, DESK, MIB, RAM, SSD, VRAM, Lab, role
 
 TABLE = [role(name) for name in "abcd"]
 SPEAKERS = [role(f"speaker{number}") for number in range(12)]
@@ -174,15 +187,80 @@ def test_memory_that_is_short_keeps_who_is_asked_for_more():
     assert [command for command in lab.tell(Tick()) if isinstance(command, Copy | Drop)] == []
 
 
-def test_a_hot_seat_is_not_taken_by_a_guess():
-    """Who is foretold must be worth more than whoever leaves for it."""
+@pytest.mark.parametrize("hits", [1, 60], ids=["cool", "hot"])
+@pytest.mark.parametrize(("seats", "nbytes"), [(3, 100 * MIB), (9, 35 * MIB)], ids=["seats", "bytes"])
+def test_a_hot_seat_is_not_taken_by_a_guess(seats, nbytes, hits):
+    """Who is foretold must be worth more than whoever leaves for it, whether seats are short or bytes."""
+    lab = Lab(limits=Limits(high={})).join(desk=desk(seats, nbytes))
+    lab.register(*SPEAKERS[:9])
+    rounds(lab, SPEAKERS[:9], 12)
+    seated = [spec for spec in SPEAKERS if lab.phase(spec, VRAM) == "ready"]
+    lab.now_s += 1.0
+    commands = lab.see(VRAM, *seated, seen=Seen(hits=hits)) + lab.want(SPEAKERS[0])
+    likely = lab.state.habits.likely
+    assert [spec for spec in SPEAKERS[:9] if spec not in seated and likely.get(spec.name, 0.0) >= LIKELY]
+    touched = [command for command in commands if isinstance(command, Copy | Drop)]
+    assert [(type(each), each.place) for each in touched] == ([(Drop, VRAM)] if hits == 1 else [])
+
+
+def test_who_was_sent_down_is_not_brought_up_by_a_guess():
+    """Whoever moved it to the disk does not expect it; its turn in the order is no use of it."""
+    lab = speaking()
+    lab.do(lab.tell(MoveOrdered(SPEAKERS[1].item, SSD, "the user")))
+    lab.do(lab.want(SPEAKERS[0]))
+    assert lab.state.habits.likely["speaker1"] > LIKELY
+    assert lab.phase(SPEAKERS[1], VRAM) is None
+
+
+def test_a_move_that_failed_leaves_nobody_sent_down():
+    """It is where it was, and may be kept near as before."""
+    lab, spec = Lab().join(), TABLE[0]
+    lab.register(spec)
+    (copy,) = lab.tell(MoveOrdered(spec.item, ATTIC_SSD, "the user"))
+    assert spec.item in lab.state.lowered
+    lab.tell(CopyFailed(copy.op, "STO003", "no space left on device", permanent=True))
+    assert spec.item not in lab.state.lowered
+
+
+def measured(direct_s):
+    """Return a lab whose copies over memory took 0.11 s in all, and the direct ones so long; `d` waits."""
     lab = Lab().join()
     lab.register(*TABLE)
-    rounds(lab, TABLE, 1)
-    seated = [spec for spec in TABLE if lab.phase(spec, VRAM) == "ready"]
-    for hits in range(10, 400, 10):
-        lab.now_s += 1.0
-        lab.see(VRAM, *seated, seen=Seen(hits=hits))
-    copies = [command for command in lab.tell(Tick()) if isinstance(command, Copy)]
-    assert len(seated) == 2
-    assert [copy for copy in copies if copy.target == VRAM] == []
+    state, nbytes = lab.machine.state, TABLE[0].nbytes
+    speeds = learned(learned({}, SSD, RAM, nbytes, 0.1), RAM, VRAM, nbytes, 0.01)
+    state.speeds = learned(speeds, SSD, VRAM, nbytes, direct_s)
+    return lab
+
+
+def test_a_wanted_item_comes_over_memory_where_that_is_as_fast_and_stays_there():
+    """The disk is read once: when the seat is lost, the bytes are near."""
+    lab = measured(0.1)
+    (copy,) = lab.want(TABLE[0])
+    assert (copy.source, copy.target) == (SSD, RAM)
+    (copy,) = lab.tell(Copied(copy.op, copy.nbytes, 0.1))
+    assert (copy.source, copy.target) == (RAM, VRAM)
+
+
+def test_a_wanted_item_goes_to_its_seat_directly_where_that_is_faster():
+    """The way over memory would make its caller wait twice as long."""
+    (copy,) = measured(0.05).want(TABLE[0])
+    assert (copy.source, copy.target) == (SSD, VRAM)
+
+
+def test_a_wanted_item_does_not_wait_for_ever_for_what_is_on_its_way_to_memory():
+    """A copy that takes much longer than usual is overtaken by a direct one."""
+    lab = measured(0.1)
+    assert [each.target for each in lab.want(TABLE[0])] == [RAM]
+    lab.now_s += 0.2
+    assert lab.tell(Tick()) == []
+    lab.now_s += 0.8
+    assert [(each.source, each.target) for each in lab.tell(Tick())] == [(SSD, VRAM)]
+
+
+def test_who_was_asked_for_by_chance_is_no_more_likely_than_its_share():
+    """Less than LIKELY speaks for nobody, however few uses there were."""
+    lab = speaking(12, seats=6)
+    told = {spec: lab.state.habits.likely.get(spec.name, 0.0) for spec in SPEAKERS}
+    doubtful = [spec for spec in SPEAKERS if 0.19 < told[spec] < LIKELY]
+    assert doubtful
+    assert all(soon(lab.state, spec.item) < told[spec] for spec in doubtful)

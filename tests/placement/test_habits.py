@@ -1,7 +1,6 @@
 """Who speaks after whom: learned from the order of uses, forgotten again, and bounded."""
 
-from placement.foresight import LIKELY
-from placement.habits import FOLLOWERS, ROWS, Habits, followed, leader, said, told
+from placement.habits import FOLLOWERS, LIKELY, ROWS, Habits, followed, leader, said, told
 
 
 def used(habits, *names):
@@ -48,7 +47,7 @@ def test_what_was_written_down_is_read_back():
     """The rows are the same; who spoke last is not known."""
     habits = used(Habits(), "a", "b", "a", "b")
     back = said(told(habits))
-    assert {name: row.followers for name, row in back.rows.items()} == {
-        name: row.followers for name, row in habits.rows.items()
-    }
+    assert set(habits.rows) == {"a", "b"}
+    assert all(row.followers and row.uses for row in habits.rows.values())
+    assert dict(back.rows) == dict(habits.rows)
     assert back.recent == ()

@@ -66,6 +66,13 @@ def test_where_those_stay_who_live_there_it_is_refused_with_the_arithmetic():
     assert "2 seats for base small, and 2 are taken: x (idle), y (idle)" in reason
 
 
+def test_where_no_node_offers_its_place_it_is_refused():
+    """Its engine has not joined yet: nothing is known of its room."""
+    lab = Lab()
+    lab.register(A)
+    assert told(lab, A).refusal == ("TRC021", "a@1 cannot be warmed: no node offers desk:VRAM(cpu)")
+
+
 def test_an_order_taken_back_keeps_nobody_in_a_seat():
     """Neither the order nor the announcement stands any longer."""
     lab = seated(A)

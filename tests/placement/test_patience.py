@@ -1,6 +1,6 @@
 """What comes back soon after it was unloaded stays longer the next time, and not for ever."""
 
-from placement.messages import Beat, Drop, Tick
+from placement.messages import Beat, Drop, Removed, Seen, Tick
 from tests.placement.brain_lab import VRAM, Lab, role
 
 SPEC = role("a", idle_s=10.0)
@@ -43,6 +43,19 @@ def test_patience_has_an_end():
         left.append(idle(lab, 60))
         lab.do(lab.want(SPEC))
     assert left == [10, 20, 40, 40, 40]
+
+
+def test_nobody_is_patient_with_who_leaves_the_lab():
+    """It is still in use when it is removed, and nothing of its coming and going counts any longer."""
+    lab = served()
+    idle(lab, 30)
+    lab.now_s += 2.0
+    lab.do(lab.want(SPEC))
+    lab.see(VRAM, SPEC, seen=Seen(leases=1, hits=1))
+    assert SPEC.item in lab.state.patience
+    lab.tell(Removed(SPEC.item))
+    assert SPEC.item in lab.state.items
+    assert SPEC.item not in lab.state.patience
 
 
 def test_patience_fades():

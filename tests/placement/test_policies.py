@@ -149,7 +149,7 @@ def test_several_small_items_make_room_for_a_large_one():
     small, big = role("small", nbytes=30 * MIB), role("big", base="big", nbytes=95 * MIB)
     lab = in_vram(A, small)
     lab.register(big)
-    assert moves(lab.want(big)) == [(small.item, VRAM), (A.item, VRAM)]
+    assert sorted(moves(lab.want(big))) == [(A.item, VRAM), (small.item, VRAM)]
 
 
 def test_a_want_for_an_item_that_is_leaving_copies_it_again():

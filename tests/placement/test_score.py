@@ -1,10 +1,12 @@
 """What an item is worth: who is asked for often, who is dear to bring back, who is announced."""
 
+import pytest
+
 from placement.heat import MEMORIES
-from placement.messages import Drop, Seen, WarmOrdered
+from placement.messages import Drop, Refuse, Seen, Tick, WantEnded, WarmOrdered
 from placement.score import worth
 from placement.state import Limits
-from tests.placement.brain_lab import MIB, RAM, VRAM, Lab, role
+from tests.placement.brain_lab import MIB, RAM, SSD, VRAM, Lab, remote, role
 
 A, B, C = role("a"), role("b"), role("c")
 
@@ -71,6 +73,54 @@ def test_warm_uses_are_counted_from_beats_and_no_want_twice():
     lab.now_s += 1.0
     lab.see(VRAM, A, seen=Seen(hits=4))
     assert lab.state.asks.number == 4
+
+
+def test_a_use_counts_once_though_its_item_left_and_came_back():
+    """An engine counts anew from each coming; nothing that was told before is taken off."""
+    lab = Lab().join()
+    lab.register(A)
+    for hits in (2, 5):
+        lab.do(lab.want(A))
+        lab.now_s += 1.0
+        lab.see(VRAM, A, seen=Seen(hits=hits))
+        lab.now_s += 1.0
+        lab.see(VRAM)
+    assert lab.state.asks.number == 7
+
+
+@pytest.mark.parametrize("given_up", [True, False], ids=["given up", "refused"])
+def test_a_want_that_ended_without_its_item_is_not_taken_off_later_uses(given_up):
+    """Only who was granted the item will show up in its engine's count."""
+    lab = Lab().join()
+    lab.register(A)
+    commands = lab.want(A, within_s=5.0)
+    if given_up:
+        lab.tell(WantEnded("w1"))
+    else:
+        lab.now_s += 5.0
+        assert [type(each) for each in lab.tell(Tick())] == [Refuse]
+    lab.do(commands)
+    lab.now_s += 1.0
+    lab.see(VRAM, A, seen=Seen(hits=2))
+    assert lab.state.asks.number == 3
+
+
+def test_what_came_from_an_address_is_dear_until_it_has_landed():
+    """Memory saves the way from the address as long as nothing lies on the disk."""
+    far = remote("far")
+    lab = Lab().join()
+    lab.register(far)
+
+    def saved_s(place):
+        return worth(lab.state, far.item, place, lab.now_s, lab.limits).reload_s
+
+    before_s = saved_s(RAM)
+    (copy,) = lab.want(far)
+    assert saved_s(RAM) == before_s
+    lab.do([copy])
+    assert lab.phase(far, SSD) == "ready"
+    assert saved_s(RAM) < before_s / 10
+    assert saved_s(SSD) > before_s / 3
 
 
 def test_the_memory_that_foretells_best_is_the_one_that_is_used():

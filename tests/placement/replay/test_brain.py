@@ -100,3 +100,12 @@ def test_equal_traces_give_equal_scores():
     stage = plain(made.header, 8)
     assert play(made, "tierce", stage) == play(made, "tierce", stage)
     assert play(made, "lru", stage) == play(made, "lru", stage)
+
+
+def test_a_seat_that_becomes_free_is_told_at_once_to_whom_waits_for_one():
+    """As in the lab: between two beats a lease ends, and the want behind it gets the seat."""
+    machine, score = played(trace((0.25, "a", 0.4), (0.35, "b", 0.1)), 1)
+    ended_s = 0.25 + 0.11 + 0.4
+    beats = [(now_s, beat) for now_s, beat in machine.heard(Beat) if len(beat.places) == 1]
+    assert [now_s for now_s, _ in beats] == pytest.approx([ended_s], abs=1e-6)
+    assert score.total_s == pytest.approx(0.11 + (ended_s - 0.35) + 0.11, abs=1e-6)
