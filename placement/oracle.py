@@ -29,6 +29,8 @@ class Oracle:
     _open: dict[str, Copy] = field(default_factory=dict)
     #: when a try last failed; nobody may try again at once
     _failed: dict[tuple[Item, Place], float] = field(default_factory=dict)
+    #: nodes that were lost when it last judged; what failed on one may be tried at once when it is back
+    _lost: set[str] = field(default_factory=set)
     #: until when the caller of a want may wait
     _deadlines: dict[str, float] = field(default_factory=dict)
 
@@ -36,6 +38,7 @@ class Oracle:
         """A new coordinator knows of no failure before its time."""
         self._failed.clear()
         self._open.clear()
+        self._lost.clear()
 
     def asked(self, want: str, deadline_s: float) -> None:
         self._deadlines[want] = deadline_s
@@ -55,6 +58,10 @@ class Oracle:
                 self._lift(item)
             case Tick():
                 self._check_deadlines(state, now_s)
+        lost = {name for name, node in state.nodes.items() if not node.alive}
+        for key in [key for key in self._failed if key[1].node in self._lost - lost]:
+            del self._failed[key]
+        self._lost = lost
         self._open = {op: copy for op, copy in self._open.items() if op in state.ops}
         for key in list(self._failed):
             replica = state.replicas.get(key)
