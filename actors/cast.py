@@ -158,13 +158,19 @@ class Cast:
         )
 
     def where(self, actor: str) -> str:
-        """Return the node that an actor of this lab is pinned to."""
+        """Return the node that an actor of this lab is pinned to.
+
+        An engine whose base has left the file may still run: it is where it told.
+        """
         kind, _, name = actor.partition(":")
         match kind:
             case "store" | "embedder":
                 return name
             case "engine":
-                return self.node_of(self.fleet[name].node)
+                engine, place = self.fleet.get(name), self.engine_places.get(name)
+                if engine is not None:
+                    return self.node_of(engine.node)
+                return place.node if place is not None else self.first_node
             case "shard":
                 return self.shard_node(name)
             case "role":

@@ -214,7 +214,11 @@ async def _start_base(coordinator: Coordinator, raising: Raising, name: str) -> 
     if not started:
         raise WorldError("TRC031", f"the engine of {base} has not started", "see `tierce ps --wide`")
     await coordinator.beat()
-    reports = {known: report for known, report in coordinator.census.engines.items() if report is not None}
+    reports = {
+        known: report
+        for known, report in coordinator.census.engines.items()
+        if report is not None and known in crew.fleet
+    }
     for node in nodes:
         stored = coordinator.census.stores[node]
         if stored is not None:
