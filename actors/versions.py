@@ -168,7 +168,8 @@ class Versions:
     async def outdated(self) -> dict[str, str]:
         """Return the digest of what a role's adapter directory holds now, where that is another version.
 
-        What lies at an address is not fetched to see, and where a store does not answer nothing is known.
+        What lies at an address is not fetched to see, and where a store does not answer, or cannot read the
+        directory at this moment, nothing is known.
         """
 
         async def look(version: Version) -> str:
@@ -180,7 +181,7 @@ class Versions:
                 found: str = await reach(
                     store.present_digest.remote(path), f"store of {version.role}", LOOK_S
                 )
-            except Unreachable:
+            except TierceError:  # no answer, or files that are just being exchanged
                 return ""
             return found if found != version.digest else ""
 
