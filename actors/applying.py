@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actors.progress import Say
     from actors.spec import LabSpec
     from placement.preview.entries import Change
-    from placement.state import Item
+    from placement.state import Item, State
 
 GONE_S = 60.0
 
@@ -149,13 +149,20 @@ class _Applying:
             self.journal.forget_version(change.name)
 
     def _tell(self, made: Draft, *, leaving: bool = False) -> list[Item]:
-        """Tell the Machine what is new, or (`leaving`) which versions are replaced; return whom that was."""
-        known = {version.item for version in self.journal.versions()}
+        """Tell the Machine what is new, or (`leaving`) which versions nothing serves; return whom that was.
+
+        A version that another one replaced goes when its last answer has ended: whoever hires the role's next
+        incarnation lets it go.
+        """
+        versions = self.journal.versions()
+        known, replacing = {version.item for version in versions}, {version.role for version in versions}
         known |= {shard_item(name) for name, report in self.coordinator.census.shards.items() if report}
         specs = [spec for spec in made.specs if spec.item in known]
         touched: list[Item] = []
         for event in list(intent(self.machine.state, specs, made.rooms)):
             if isinstance(event, Removed) != leaving:
+                continue
+            if isinstance(event, Removed) and _adapter_of(self.machine.state, event.item) in replacing:
                 continue
             self.coordinator.take(event)
             if isinstance(event, MoveOrdered):
@@ -170,3 +177,9 @@ class _Applying:
             spec = self.machine.state.items.get(item)
             if spec is not None and spec.kind == "adapter":
                 self.journal.settle(item, (spec.landing or spec.durable).node)
+
+
+def _adapter_of(state: State, item: Item) -> str:
+    """Return the role whose adapter an item is, "" for a shard."""
+    spec = state.items[item]
+    return spec.name if spec.kind == "adapter" else ""
