@@ -55,7 +55,10 @@ async def renew(coordinator: Coordinator, name: str) -> Renewed:
 
 
 async def _read_anew(coordinator: Coordinator, name: str, before: str) -> str:
-    """Return the item that a role has after its source was read; what was never fetched is left alone."""
+    """Return the item that a role has after its source was read; what was never fetched is left alone.
+
+    A role that could not serve is tried again, also with the version that it had.
+    """
     machine, crew = coordinator.brain()
     failed = any(failure.role == name for failure in coordinator.journal.failures())
     if not before and not failed and crew.lab.roles[name].location is Tier.NETWORK:
@@ -63,7 +66,7 @@ async def _read_anew(coordinator: Coordinator, name: str, before: str) -> str:
     versions = Versions(coordinator, silent)
     versions.check_seats(name)
     version = await versions.read(name)
-    if version.item == before and Item(before) in machine.state.items:
+    if version.item == before and Item(before) in machine.state.items and not failed:
         coordinator.journal.tell(before, "its source still holds this version", time.time())
         return before
     await _succeed(coordinator, version, before)
@@ -83,7 +86,7 @@ async def _succeed(coordinator: Coordinator, version: Version, before: str) -> N
             coordinator.take(Removed(item))
         raise
     coordinator.journal.register(version)
-    told = f"it serves in place of {before}" if before else "it serves"
+    told = "it serves" if before in {"", item} else f"it serves in place of {before}"
     coordinator.journal.tell(item, f"{told}: its source holds it now", time.time())
     coordinator.keep(let_go(coordinator, role, ending))
     await come_home(coordinator, [item], silent)
