@@ -7,6 +7,7 @@ last answer has.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -74,15 +75,19 @@ async def _serves(crew: Crew, actor: str, mark: str) -> bool:
 
 
 async def _end(crew: Crew, actors: list[str], drain_s: float) -> None:
-    """Let incarnations finish what they answer, then end them; what cannot be reached is ended at once."""
-    for actor in actors:
-        try:
-            role = ray.get_actor(actor, namespace=crew.lab.name)
-        except ValueError:  # it has ended
-            continue
-        try:
-            await reach(role.close.remote(drain_s), actor, drain_s + CLOSE_S)
-        except TierceError:
-            pass
-        finally:
-            ray.kill(role)
+    """End incarnations, all at a time: none takes a new ask while another finishes its answers."""
+    await asyncio.gather(*(_end_one(crew, actor, drain_s) for actor in actors))
+
+
+async def _end_one(crew: Crew, actor: str, drain_s: float) -> None:
+    """Let an incarnation finish what it answers, then end it; one that cannot be reached is ended at once."""
+    try:
+        role = ray.get_actor(actor, namespace=crew.lab.name)
+    except ValueError:  # it has ended
+        return
+    try:
+        await reach(role.close.remote(drain_s), actor, drain_s + CLOSE_S)
+    except TierceError:
+        pass
+    finally:
+        ray.kill(role)
