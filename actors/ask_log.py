@@ -40,8 +40,12 @@ class AskLog:
         self._heard: dict[str, tuple[int, int]] = {}
 
     def path(self, base: str) -> Path:
-        """Return the file of a base's engine."""
-        return self._folder / f"asks-{_UNFIT.sub('_', base)}.jsonl"
+        """Return the file of a base's engine; that of `small#2` is `asks-small+2.jsonl`.
+
+        No base has a file with a `+`, so an engine never shares that of a base `small_2`.
+        """
+        fit = "+".join(_UNFIT.sub("_", part) for part in base.split("#"))
+        return self._folder / f"asks-{fit}.jsonl"
 
     def heard(self, base: str) -> tuple[int, int]:
         """Return the process of a base's engine, and the number of its last use that needs no telling."""

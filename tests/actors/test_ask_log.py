@@ -127,6 +127,14 @@ def test_a_log_is_bounded_and_each_of_its_files_is_a_trace(tmp_path):
         assert read(path.read_text().splitlines(), path.name).header.slots == 3
 
 
+def test_each_engine_has_a_log_of_its_own_whatever_the_bases_are_called(tmp_path):
+    """A further engine of a base is not mistaken for a base of such a name."""
+    log = AskLog(tmp_path)
+    names = ["small", "small#2", "small_2", "small+2"]
+    assert log.path("small#2").name == "asks-small+2.jsonl"
+    assert log.path("small#2") not in {log.path(name) for name in names if name != "small#2"}
+
+
 def replayed(log):
     """Return the trace that a log is."""
     return read(log.path("small").read_text().splitlines(), "log")
