@@ -79,13 +79,20 @@ async def describe(coordinator: Coordinator, name: str) -> Description:
 
 
 def _find(coordinator: Coordinator, name: str) -> tuple[str, Item | None]:
-    """Return the role or shard of a name, and its item, if it has one. Raises UnknownName TRC001."""
+    """Return the role or shard of a name, and its item, if it has one. Raises UnknownName TRC001.
+
+    Of a role that is updated, it is the version that serves and not the one that is tried.
+    """
     machine, crew = coordinator.brain()
     known = machine.state.items.get(Item(name))
     plain = name if known is None else known.name
     if plain not in crew.lab.roles and plain not in crew.lab.rag:
         raise changes.unknown(coordinator, name)
-    return plain, machine.state.versions.get(plain) if known is None else Item(name)
+    if known is not None:
+        return plain, Item(name)
+    serving = next((Item(one.item) for one in coordinator.journal.versions() if one.role == plain), None)
+    here = serving in machine.state.items and serving not in machine.state.retired
+    return plain, serving if here else machine.state.versions.get(plain)
 
 
 def _why(coordinator: Coordinator, name: str, item: Item, events: list[Line]) -> Why:
