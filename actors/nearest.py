@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from actors.errors import Unreachable, reach
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: An engine that takes longer to say what it has is not asked while another can be.
 LOOK_S = 1.0
+#: An engine that takes longer to tell of its base is passed over for the next one.
+TELL_S = 5.0
 
 
 async def nearest(handles: Handles, engines: Sequence[str], item: str) -> str:
@@ -46,13 +49,18 @@ async def _rank(handles: Handles, name: str, item: str) -> tuple[int, int]:
 
 
 async def anatomy_of(handles: Handles, engines: Sequence[str], within_s: float) -> Anatomy:
-    """Return what an engine of a base tells of it: the first one that answers. Raises as the last of them."""
+    """Return what an engine of a base tells of it: the first one that answers. Raises as the last of them.
+
+    One that hangs leaves the others their share of the `within_s` seconds.
+    """
+    give_up = time.monotonic() + within_s
     *others, last = [f"engine:{engine}" for engine in engines]
-    for name in others:
+    for passed, name in enumerate(others):
+        share_s = (give_up - time.monotonic()) / (len(engines) - passed)
         try:
-            told: Anatomy = await handles.call(name, "anatomy", within_s=within_s)
+            told: Anatomy = await handles.call(name, "anatomy", within_s=min(TELL_S, share_s))
         except Unreachable:
             continue
         return told
-    only: Anatomy = await handles.call(last, "anatomy", within_s=within_s)
+    only: Anatomy = await handles.call(last, "anatomy", within_s=give_up - time.monotonic())
     return only
