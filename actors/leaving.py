@@ -12,6 +12,7 @@ from actors import incarnations
 from actors.errors import reach
 from actors.names import runs
 from actors.progress import Progress
+from placement.config.engines import base_of_engine
 from placement.errors import TierceError, WorldError
 from placement.messages import Removed
 from placement.tiers import Tier
@@ -68,7 +69,12 @@ async def end(coordinator: Coordinator, actor: str, *, for_good: bool) -> None:
     await coordinator.beat()  # or one that runs now would tell of it once more
     if kind == "engine":
         census.engines.pop(name, None)
+        census.ended.discard(name)
         crew.engine_places.pop(name, None)
+        base = base_of_engine(name)
+        if base not in crew.lab.bases:
+            crew.anatomies.pop(base, None)
+            crew.engine_rooms.pop(base, None)
     elif kind == "shard":
         census.shards.pop(name, None)
 
