@@ -49,7 +49,7 @@ async def apply(coordinator: Coordinator, spec: LabSpec, mark: str, say: Say, *,
                 raise changed_since()
             for trouble in drawn.plan.troubles:
                 raise UserError(trouble.code, trouble.said, trouble.hint)
-            await _Applying(coordinator, spec, drawn, say).run()
+            await Applying(coordinator, spec, drawn, say).run()
         finally:
             coordinator.bringing = None
 
@@ -61,7 +61,7 @@ def changed_since() -> WorldError:
     )
 
 
-class _Applying:
+class Applying:
     """One apply. The caller holds `changing`."""
 
     def __init__(self, coordinator: Coordinator, spec: LabSpec, drawn: Drawn, say: Say) -> None:
@@ -91,9 +91,9 @@ class _Applying:
         made = await draft(
             self.crew, said.Orders(self.journal), planning.Asked(self.coordinator, self.crew, ())
         )
-        touched = self._tell(made)
+        touched = self.tell(made)
         await raising.hire_roles([name for name in lab.roles if name in roles])
-        self._tell(made, leaving=True)
+        self.tell(made, leaving=True)
         await end_strangers(self.coordinator, self.say)
         await self.coordinator.beat()
         moved = touched if whole else list(self.machine.state.items)
@@ -148,7 +148,7 @@ class _Applying:
         if known is not None and (change.touches("base") or known.network != network):
             self.journal.forget_version(change.name)
 
-    def _tell(self, made: Draft, *, leaving: bool = False) -> list[Item]:
+    def tell(self, made: Draft, *, leaving: bool = False) -> list[Item]:
         """Tell the Machine what is new, or (`leaving`) which versions nothing serves; return whom that was.
 
         A version that another one replaced goes when its last answer has ended: whoever hires the role's next

@@ -51,16 +51,16 @@ async def story(coordinator: Coordinator, name: str) -> list[Line]:
     await coordinator.opened()
     lines = coordinator.journal.story(name)
     if not lines:
-        _find(coordinator, name)
+        find(coordinator, name)
     return lines
 
 
 async def describe(coordinator: Coordinator, name: str) -> Description:
     """Return all of a role, shard or version, from reports asked for now. Raises UnknownName TRC001."""
     _, crew = await coordinator.opened()
-    plain, _ = _find(coordinator, name)
+    plain, _ = find(coordinator, name)
     thing = (await coordinator.ps()).thing(plain)
-    plain, item = _find(coordinator, name)  # it may have come or gone meanwhile
+    plain, item = find(coordinator, name)  # it may have come or gone meanwhile
     events = coordinator.journal.story(plain, last=READ)
     role = crew.lab.roles.get(plain)
     readers = tuple(
@@ -78,7 +78,7 @@ async def describe(coordinator: Coordinator, name: str) -> Description:
     )
 
 
-def _find(coordinator: Coordinator, name: str) -> tuple[str, Item | None]:
+def find(coordinator: Coordinator, name: str) -> tuple[str, Item | None]:
     """Return the role or shard of a name, and its item, if it has one. Raises UnknownName TRC001.
 
     Of a role that is updated, it is the version that serves and not the one that is tried.

@@ -1,15 +1,20 @@
-"""Versions of roles at home on the network: what fails for good is fetched again, and keeps its orders."""
+"""Versions of a role at home on the network: which one is fetched, tried, replaced, looked at and shown."""
 
 import asyncio
 from types import SimpleNamespace
 
 import pytest
 
+from actors import renewal
+from actors.applying import Applying
 from actors.cast import Cast
-from actors.journal import Journal
+from actors.census import Census
+from actors.describing import find
+from actors.journal import Failure, Journal
+from actors.muster import role_spec
 from actors.spec import spec_of
 from actors.versions import Versions
-from placement.errors import WorldError
+from placement.errors import UserError, WorldError
 from placement.machine import Machine
 from placement.messages import (
     Beat,
@@ -44,10 +49,11 @@ class Lab:
         self.machine = Machine(Limits(), 1)
         self.crew = Cast(spec_of(FILE, file="cluster.yaml", root=str(root), home=str(root), env={}))
         self.crew.here, self.crew.engine_places = ("desk",), {"small": VRAM}
-        self.commands = []
+        self.commands, self.census = [], Census()
         rooms = {VRAM: Room(10**8, 0, {"small": 2}), RAM: Room(10**8), SSD: Room(10**9)}
         self.take(NodeJoined("desk", rooms))
         self.take(Beat("desk", 0.0, {place: {} for place in rooms}))
+        self.changing = asyncio.Lock()
         self.waits, self.turns = asyncio.Event(), asyncio.Event()
 
     def brain(self):
@@ -55,6 +61,12 @@ class Lab:
 
     def take(self, event):
         self.commands += self.machine.handle(event, 0.0)
+
+    async def opened(self):
+        return self.brain()
+
+    async def ps(self):
+        return SimpleNamespace(thing=lambda name: name)
 
     async def until(self, true, _within_s):
         self.waits.set()
@@ -149,3 +161,59 @@ async def test_a_version_that_is_being_removed_is_not_taken_for_one_that_is_know
     lab.take(Removed(Item(version.item)))
     with pytest.raises(WorldError, match="TRC025"):
         versions.register(version, fetched=True)
+
+
+async def test_a_directory_that_vanishes_while_it_is_looked_at_tells_nothing(lab):
+    """Whoever plans goes on; the next look finds what took its place."""
+
+    async def vanish(_path):
+        raise UserError("STO005", "it is gone")
+
+    versions = Reading(lab, "far@1")
+    await fetched(versions)
+    lab.crew.stores = {"desk": SimpleNamespace(present_digest=SimpleNamespace(remote=vanish))}
+    assert await versions.outdated() == {}
+
+
+async def test_the_version_that_serves_is_shown_while_another_one_is_tried(lab):
+    """The one on trial is registered and not written down."""
+    versions = Reading(lab, "far@1", "far@2")
+    item = await fetched(versions)
+    versions.register(await versions.read("far"), fetched=True)
+    assert lab.machine.state.versions["far"] == "far@2"
+    assert find(lab, "far") == ("far", item)
+    assert find(lab, "far@2") == ("far", "far@2")
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_an_update_to_the_same_version_tries_it_again_only_where_its_role_had_failed(
+    lab, monkeypatch, failed
+):
+    """Else there is nothing new."""
+    tried = []
+
+    async def succeed(_coordinator, version, before):
+        tried.append((version.item, before))
+
+    item = await fetched(Reading(lab, "far@1"))
+    if failed:
+        lab.journal.fail(Failure("far", "TRC031", "it did not come up", ""))
+    monkeypatch.setattr(renewal, "Versions", lambda *_: Reading(lab, "far@1"))
+    monkeypatch.setattr(renewal, "_succeed", succeed)
+    assert (await renewal.renew(lab, "far")).after == "1"
+    assert tried == ([(item, item)] if failed else [])
+
+
+@pytest.mark.parametrize("served", [True, False])
+async def test_an_apply_leaves_a_replaced_version_to_who_answers_with_it(lab, served):
+    """One whose role has no version any more goes at once."""
+    versions = Reading(lab, "far@1", "far@2")
+    old = await fetched(versions)
+    second = await versions.prepare("far")
+    versions.register(second, fetched=True)
+    made = SimpleNamespace(specs=[role_spec(lab.crew, second)], rooms={})
+    if not served:
+        lab.journal.forget_version("far")
+    drawn = SimpleNamespace(plan=SimpleNamespace(changes=(), acts=()))
+    Applying(lab, lab.crew.spec, drawn, lambda _: None).tell(made, leaving=True)
+    assert (old in lab.machine.state.retired or old not in lab.machine.state.items) is not served
