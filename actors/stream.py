@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 
 from actors.answer import Answer, End, Found, Piece
-from actors.errors import LOST, Moved, Unreachable, translate
+from actors.errors import LOST, Moved, Unreachable, reach, translate
 from placement.errors import TierceError, WorldError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Stream:
         try:
             while True:
                 try:
-                    event = await self._next(events)
+                    event = await self._next(role, events)
                 except StopAsyncIteration:
                     return
                 except (RayError, TimeoutError) as error:
@@ -100,25 +100,30 @@ class Stream:
         finally:
             ray.cancel(events)
 
-    async def _next(self, events: Any) -> Event:
+    async def _next(self, role: Any, events: Any) -> Event:
         """Wait for the next event. Raises Unreachable TRC031 for a role that is not there to tell any."""
-        coming = asyncio.ensure_future(_next(events))
+        coming, looking = asyncio.ensure_future(_next(events)), None
         try:
             while True:
                 left_s = max(self._give_up - time.monotonic(), self._late_s)
                 await asyncio.wait({coming}, timeout=min(left_s, QUIET_S))
+                if not coming.done() and left_s > QUIET_S:
+                    looking = asyncio.ensure_future(self._look(role, min(left_s - QUIET_S, RESTART_S)))
+                    await asyncio.wait({coming, looking}, return_when=asyncio.FIRST_COMPLETED)
                 if coming.done():
                     return await coming
-                if left_s <= QUIET_S:
+                if looking is None or left_s <= QUIET_S:
                     raise TimeoutError
-                await self._look()
+                await looking
         finally:
             coming.cancel()
+            if looking is not None:
+                looking.cancel()
 
-    async def _look(self) -> None:
-        """Ask the role for a sign of life."""
+    async def _look(self, role: Any, within_s: float) -> None:
+        """Ask the incarnation that answers for a sign of life."""
         try:
-            await self._handles.call(self._role, "beat", within_s=RESTART_S)
+            await reach(role.beat.remote(), self._role, within_s)
         except Unreachable as error:
             hint = "`tierce ps` says whether its node is; it begins anew with it"
             raise Unreachable("TRC031", f"{self._role} is not there: {error.message}", hint) from error

@@ -83,19 +83,17 @@ async def bring(coordinator: Coordinator, item: Item, caller: str, within_s: flo
         raise UnknownName("TRC001", f"{item} was removed meanwhile", "see `tierce ps`")
     if machine.state.ready(item, machine.state.goal(item)):
         await _hear(coordinator, item, within_s)
-    else:
-        await _listen(coordinator, machine, item)
     want, future = coordinator.wants.open(machine.state.epoch)
     coordinator.journal.tell(item, f"asked for by {named(caller)} (want {want})", time.time())
-    coordinator.take(Wanted(want, item, began + within_s, named(caller)))
     try:
+        coordinator.take(Wanted(want, item, began + within_s, named(caller)))
         await _settled(coordinator, machine, item, future, within_s + LATE_S)
     except TimeoutError as error:
         _give_up(coordinator, want)
         raise WorldError(
             "TRC012", f"{item} did not come up in {within_s:.0f} s", f"see `tierce story {item}`"
         ) from error
-    except asyncio.CancelledError:
+    except BaseException:
         _give_up(coordinator, want)
         raise
     total_s = time.monotonic() - began
@@ -110,20 +108,27 @@ async def _settled(
 ) -> None:
     """Wait for the end of a want; have the Machine hear of seats that become free, not at the next beat.
 
-    Once the want's patience is over it looks again. Raises TimeoutError, and the Machine's refusal.
+    Once the want's patience is over it looks again. An engine that is slow to say who uses its seats holds
+    nobody up. Raises TimeoutError, and the Machine's refusal.
     """
     began_s, looked = time.monotonic(), False
-    while not future.done():
-        waited_s = time.monotonic() - began_s
-        if waited_s >= within_s:
-            raise TimeoutError
-        await asyncio.wait([future], timeout=min(LISTEN_S, within_s - waited_s))
-        if future.done() or coordinator.machine is not machine:
-            continue
-        await _listen(coordinator, machine, item)
-        if not looked and waited_s >= machine.limits.drain_after_s:
-            looked = True
-            coordinator.take(Tick())
+    listening = asyncio.create_task(_listen(coordinator, machine, item))
+    try:
+        while not future.done():
+            waited_s = time.monotonic() - began_s
+            if waited_s >= within_s:
+                raise TimeoutError
+            await asyncio.wait([future], timeout=min(LISTEN_S, within_s - waited_s))
+            if future.done() or coordinator.machine is not machine:
+                continue
+            if listening.done():
+                listening.result()
+                listening = asyncio.create_task(_listen(coordinator, machine, item))
+            if not looked and waited_s >= machine.limits.drain_after_s:
+                looked = True
+                coordinator.take(Tick())
+    finally:
+        listening.cancel()
     future.result()
 
 
@@ -136,9 +141,13 @@ async def _listen(coordinator: Coordinator, machine: Machine, item: Item) -> Non
     free = goal in state.rooms and state.seated(goal, base) < state.rooms[goal].seats.get(base, 0)
     if free or (item, goal) in state.replicas or not coordinator.wants.listens(goal):
         return
-    bases = [other for other, place in crew.engine_places.items() if place == goal]
+    engines = {
+        name: crew.engines[name]
+        for name, at in crew.engine_places.items()
+        if at == goal and name in crew.engines
+    }
     asked_s, reports = time.monotonic(), dict[str, Any]()
-    await coordinator.beats.ask({other: crew.engines[other] for other in bases}, reports, full=False)
+    await coordinator.beats.ask(engines, reports, full=False)
     if coordinator.machine is not machine or None in reports.values():
         return
     shown = [seated(machine.state, other, goal, report) for other, report in reports.items()]
@@ -218,7 +227,7 @@ async def _hear(coordinator: Coordinator, item: Item, within_s: float) -> None:
     goal, base = machine.state.goal(item), machine.state.items[item].base
     engine, give_up = crew.engine_in(base, goal), time.monotonic() + within_s
     await coordinator.beat()
-    while coordinator.census.engines[engine] is None and time.monotonic() < give_up:
+    while coordinator.census.engines.get(engine) is None and time.monotonic() < give_up:
         if not machine.state.ready(item, goal):
             return
         await asyncio.sleep(ASK_AGAIN_S)

@@ -1,8 +1,9 @@
 """Which of a base's engines an item is to be ready in, where there are several: the least busy one."""
 
 from collections.abc import Iterable
+from itertools import takewhile
 
-from placement.change import without
+from placement.change import line_up, without
 from placement.heat import MEMORIES, count
 from placement.pressure import left
 from placement.state import Item, Place, State
@@ -46,6 +47,7 @@ def aim_anew(draft: State, items: Iterable[Item]) -> None:
         if draft.aims.get(item) != place:
             draft.aims = {**draft.aims, item: place}
             draft.changed[item] = None
+            line_up(draft, item)  # whoever is aimed after it sees who waits where
 
 
 def heat_at(state: State, place: Place, base: str) -> float:
@@ -59,14 +61,28 @@ def _phase(state: State, item: Item, place: Place) -> str:
     return replica.phase if replica is not None and state.alive(place.node) else ""
 
 
-def _shut(state: State, item: Item, place: Place) -> tuple[bool, bool]:
-    """Tell whether an engine cannot take an item now, and whether somebody would have to leave for it."""
-    if place not in state.rooms or place not in state.seen or not state.alive(place.node):
-        return True, True
-    spec = state.items[item]
+def _shut(state: State, item: Item, place: Place) -> tuple[bool, bool, bool, bool, bool]:
+    """Tell why an engine cannot take an item now, the worst first.
+
+    It is lost, failed for good, has not told of itself, failed a moment ago, or has no seat left besides for
+    those who wait there already.
+    """
+    spec, failed = state.items[item], state.backoff.get((item, place))
+    if not state.alive(place.node):
+        return True, True, True, True, True
+    for_good = failed is not None and failed.permanent
+    if place not in state.rooms or place not in state.seen:
+        return False, for_good, True, True, True
     seats = state.rooms[place].seats.get(spec.base, 0) - state.seated(place, spec.base)
-    full = seats <= 0 or left(state, place) < spec.nbytes
-    return state.blocked(item, place, state.now_s) is not None, full
+    full = seats <= _before(state, item, place) or left(state, place) < spec.nbytes
+    return False, for_good, False, state.blocked(item, place, state.now_s) is not None, full
+
+
+def _before(state: State, item: Item, place: Place) -> int:
+    """Return how many of the same base wait for a seat of an engine before an item does."""
+    base = state.items[item].base
+    waiting = takewhile(lambda other: other != item, state.lines.get(place, ()))
+    return sum(state.items[one].base == base and (one, place) not in state.replicas for one in waiting)
 
 
 def _load(state: State, item: Item, place: Place) -> tuple[int, float, int]:

@@ -259,7 +259,8 @@ def _tidy(draft: State) -> None:
     for item in draft.changed:
         if item in draft.moves and is_done(draft, item):
             arrive(draft, item)
-    aim_anew(draft, draft.changed if draft.now_s != draft.ticked_s else (*draft.changed, *draft.queue))
+    waiting = (*draft.queue, *draft.warms) if draft.now_s == draft.ticked_s else ()
+    aim_anew(draft, (*draft.changed, *waiting))
     if draft.queue:
         line_up_anew(draft)
     if draft.warms or draft.unloads:

@@ -126,6 +126,11 @@ def _fresh(before: int, hits: int) -> int:
     return hits - before if hits >= before else hits
 
 
+def _is_owed(draft: State, item: Item, there: Place) -> bool:
+    """Tell whether a want that was granted an item elsewhere has not been seen there yet."""
+    return any(replica.owed for place, replica in draft.at(item) if place != there)
+
+
 def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> None:
     """Take in the changes of a beat, and what follows: uses, missing files, ops that ended."""
     if not changes:
@@ -147,13 +152,15 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
         if new.phase == "ready" and (old is None or old.phase == "loading"):
             arrived.append((item, place))
         # Arriving somewhere is no use: only a lease or a hit keeps an item from going idle.
-        fresh = _fresh(old.hits if old else 0, new.hits)
+        # what is seen again after its node was lost, or was left out once, has been counted before
+        before = old.hits if old else new.hits if item in draft.heat else 0
+        fresh = _fresh(before, new.hits)
         if draft.serves(item, place) and (new.leases or fresh):
             use(draft, item, max(draft.uses[item], new.used_s))
             told.append((new.used_s, item, fresh - (old.owed - new.owed if old else 0)))
             if old is not None and (fresh or not old.leases):
                 used.append(item)
-            if old is not None and old.owed and not new.owed:
+            if old is not None and old.owed and not new.owed and not _is_owed(draft, item, place):
                 there.append(item)  # whoever it was granted to has come
     draft.backoff = without(draft.backoff, *arrived)
     draft.expected = without(draft.expected, *used)

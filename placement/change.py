@@ -94,16 +94,16 @@ def touch(draft: State, node: str) -> None:
     for place, shelf in draft.shelves.items():
         if place.node == node:
             draft.changed.update(dict.fromkeys(shelf))
-    draft.changed.update(dict.fromkeys(item for item, place in draft.aims.items() if place.node == node))
+    serves = (item for item in draft.aims if any(place.node == node for place in draft.items[item].serves_at))
+    draft.changed.update(dict.fromkeys(serves))
 
 
 def add_want(draft: State, want: Want) -> None:
     """Open a want; an item that is wanted already keeps its place in line."""
     item = want.item
     draft.own("wants")[want.want] = want
-    if item not in draft.queue:
-        _line_up(draft, item)
     draft.own("queue")[item] = (*draft.queue.get(item, ()), want)
+    line_up(draft, item)
 
 
 def end_want(draft: State, name: str) -> None:
@@ -125,14 +125,19 @@ def end_want(draft: State, name: str) -> None:
 def line_up_anew(draft: State) -> None:
     """Have who is wanted stand where a want makes it ready now; what this draft changed may have moved it."""
     for item in draft.changed:
-        if item in draft.queue and item not in draft.lines.get(draft.goal(item), ()):
-            _leave_lines(draft, item)
-            _line_up(draft, item)
+        line_up(draft, item)
 
 
-def _line_up(draft: State, item: Item) -> None:
+def line_up(draft: State, item: Item) -> None:
+    """Have an item that is wanted stand in the line of its goal, by how long it has waited."""
+    if item not in draft.queue:
+        return
     goal = draft.goal(item)
-    draft.lines = {**draft.lines, goal: {**draft.lines.get(goal, {}), item: None}}
+    line = draft.lines.get(goal, {})
+    if item not in line:
+        _leave_lines(draft, item)
+        ordered = sorted((*line, item), key=lambda each: draft.queue[each][0].since_s)
+        draft.lines = {**draft.lines, goal: dict.fromkeys(ordered)}
 
 
 def _leave_lines(draft: State, item: Item) -> None:

@@ -70,7 +70,7 @@ def schedule(draft: State, items: Iterable[Item], now_s: float) -> None:
 
 def due_items(state: State, now_s: float) -> list[Item]:
     """Return whom a Tick looks at: who is first in line at each place, then in order of registration."""
-    firsts = [item for place in state.lines for item in _first(state, place)]
+    firsts = [item for place in state.lines for item in first_in_line(state, place)]
     found = _found(state, state.due, state.over | state.pressed.keys(), now_s)
     return list(dict.fromkeys((*firsts, *found)))
 
@@ -79,13 +79,13 @@ def due_there(state: State, node: str, now_s: float) -> list[Item]:
     """Return whom a node's news has to look at besides those that it changed."""
     places = [place for place in state.shelves if place.node == node]
     held = [item for place in places for item in state.shelves[place]]
-    firsts = [item for place in state.lines if place.node == node for item in _first(state, place)]
+    firsts = [item for place in state.lines if place.node == node for item in first_in_line(state, place)]
     return firsts + _found(state, held, (state.over | state.pressed.keys()) & set(places), now_s)
 
 
-def _first(state: State, place: Place) -> list[Item]:
+def first_in_line(state: State, place: Place) -> list[Item]:
     """Return who is first in line at a place and not on its way there: it is enough to look at the others."""
-    cold = (item for item in state.lines[place] if (item, place) not in state.replicas)
+    cold = (item for item in state.lines.get(place, ()) if (item, place) not in state.replicas)
     return list(islice(cold, 1))
 
 

@@ -37,7 +37,8 @@ class Forecast:
 
 def forecast(state: State, item: Item, within_s: float, now_s: float, limits: Limits) -> Forecast:
     """Return what an order given now to warm an item `within_s` would come to."""
-    goal, failed = aim(state, item), hopeless(state, item)
+    goal = aim(state, item)
+    failed = hopeless(state, item, goal)
     if state.ready(item, goal):
         return Forecast(goal, 0.0)
     if failed is not None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from placement import policies
 from placement.apply import apply
-from placement.due import due_items, due_there, schedule
+from placement.due import due_items, due_there, first_in_line, schedule
 from placement.habits import Habits
 from placement.messages import (
     Beat,
@@ -99,6 +99,12 @@ class Machine:
             del self._op_items[next(iter(self._op_items))]
 
 
+def _answered(command: Copy | Drop, after: State) -> list[Item]:
+    """Return whom the end of an op is about: its item, and who waits for the room that it may have left."""
+    place = command.target if isinstance(command, Copy) else command.place
+    return [command.item, *first_in_line(after, place)]
+
+
 def _touched(before: State, after: State, event: Event) -> list[Item]:
     """Return whom an event is about: whom a Tick or a node's news changed or found due, else one."""
     touched: Iterable[Item]
@@ -108,7 +114,7 @@ def _touched(before: State, after: State, event: Event) -> list[Item]:
         case NodeJoined(node) | NodeLost(node) | Beat(node):
             touched = (*after.changed, *due_there(after, node, after.now_s))
         case Copied(op) | CopyFailed(op) | Dropped(op) | DropRefused(op):
-            touched = [before.ops[op].command.item] if op in before.ops else []
+            touched = _answered(before.ops[op].command, after) if op in before.ops else []
         case Registered(spec):
             touched = [spec.item]
         case WantEnded():

@@ -242,9 +242,12 @@ def _waited_for(state: State) -> set[Place]:
     return found
 
 
-def hopeless(state: State, item: Item) -> tuple[str, str] | None:
-    """Return code and reason if waiting cannot help a want for an item that is not served now."""
-    goal, spec = state.goal(item), state.items[item]
+def hopeless(state: State, item: Item, goal: Place | None = None) -> tuple[str, str] | None:
+    """Return code and reason if waiting cannot help a want for an item that is not served now.
+
+    `goal` is where it would be made ready; by default where it is aimed at.
+    """
+    goal, spec = goal or state.goal(item), state.items[item]
     if item in state.retired:
         return "TRC025", f"{item} was removed from the lab"
     failed = failed_for_good(state, item)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from placement.aim import MEMORY
 from placement.heat import count
 from placement.messages import Command, Drop
+from placement.plan import is_safe
 from placement.seating import Bookings, bring
 from placement.state import Item, Limits, Place, State
 
@@ -58,7 +59,7 @@ def rebalance(state: State, _items: Iterable[Item], now_s: float, limits: Limits
         if any(state.tallies[place].loading for place in engines if place in state.tallies):
             continue
         loads = _loads(state, items, engines)
-        cooled = next(_cooled(state, loads, now_s, limits.further_s), None)
+        cooled = next(_cooled(state, loads, now_s, limits), None)
         if cooled is not None:
             yield cooled
         else:
@@ -76,18 +77,20 @@ def _loads(state: State, items: list[Item], engines: tuple[Place, ...]) -> Loads
     return loads
 
 
-def _cooled(state: State, loads: Loads, now_s: float, further_s: float) -> Iterator[Drop]:
+def _cooled(state: State, loads: Loads, now_s: float, limits: Limits) -> Iterator[Drop]:
     """Yield the further copies that need not be: what is no longer asked for, and what balances nothing."""
     for item, places in loads.copies.items():
         stays = (state.aims[item], state.rest(item, now_s))
         for place in places if len(places) > 1 else ():
-            stayed = now_s - state.replicas[item, place].since_s >= further_s
+            stayed = now_s - state.replicas[item, place].since_s >= limits.further_s
             idle_s, lead = now_s - state.uses[item], loads.lead_without(item, place)
-            if place in stays or not stayed or (idle_s < further_s and lead > COOLED):
+            if place in stays or not stayed or (idle_s < limits.further_s and lead > COOLED):
                 continue
             part = f"{loads.parts[item]:.0%} of asks"
-            why = f"not asked for in {idle_s:.0f} s" if idle_s >= further_s else part
-            yield Drop("", item, place, f"cooled, {why}: {state.aims[item]} is enough")
+            why = f"not asked for in {idle_s:.0f} s" if idle_s >= limits.further_s else part
+            drop = Drop("", item, place, f"cooled, {why}: {state.aims[item]} is enough")
+            if is_safe(state, drop, now_s, limits):
+                yield drop
 
 
 def _spread(

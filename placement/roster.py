@@ -1,5 +1,7 @@
 """Who belongs to the lab: items registered, and removed."""
 
+from dataclasses import replace
+
 from placement.change import follow_names, put, recount, without
 from placement.errors import UserError, WorldError
 from placement.messages import Registered
@@ -31,7 +33,9 @@ def register(draft: State, event: Registered, now_s: float, limits: Limits) -> N
     draft.own("versions")[spec.name] = item
     draft.own("uses").setdefault(item, now_s)
     draft.changed[item] = None
-    draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}
+    more_engines = old is not None and old != spec and replace(old, serves_at=spec.serves_at) == spec
+    if not more_engines:  # which mend nothing elsewhere
+        draft.backoff = {key: setback for key, setback in draft.backoff.items() if key[0] != item}
     draft.strangers = {
         place: left for place, others in draft.strangers.items() if (left := without(others, item))
     }

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: names that a sentence lists
 SHOWN = 4
+#: why a copy stays beside the one at which the item is aimed
+FURTHER = "once no engine would lead without it, or nobody asks for it: a further copy"
 
 
 def evicted(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> Iterator[str]:
@@ -67,10 +69,11 @@ def unloads(state: State, item: Item, place: Place, now_s: float) -> tuple[tuple
     if order is not None or item in state.retired:
         why = f"unloaded by {order.cause}, to {low}" if order is not None else "it is being removed"
         return (f"now: {why}{_held(replica)}",), 0.0
-    in_s = max(_idle_at_s(state, item, place, low) - now_s, 0.0)
+    in_s = max(_idle_at_s(state, item, place, state.rest(item, now_s)) - now_s, 0.0)
     then = low if state.ready(item, low) else f"{low}, once it is ready there"
     told = f"in {format_seconds(in_s)} if nobody asks, to {then} (idle {format_seconds(state.idle_s(item))})"
     facts: tuple[str, ...] = (f"{told}{_held(replica)}",)
+    facts += (f"or {FURTHER}",) if _is_further(state, item, place) else ()
     if (patience := state.patience.get(item)) is not None:
         fades = format_seconds(max(patience.until_s - now_s, 0.0))
         facts += (f"it came back too soon: {patience.times:g} times the file's idle time for {fades}",)
@@ -92,17 +95,23 @@ def _stays(state: State, item: Item, place: Place, now_s: float) -> str:
         return "never by itself: it rests here"
     if spec.kind == "shard" and place not in state.keeps(item, rest):
         return f"once its index at {rest} is ready"
-    return "never by itself: it has no idle time" if spec.idle_s == math.inf else ""
+    if spec.idle_s < math.inf:
+        return ""
+    return FURTHER if _is_further(state, item, place) else "never by itself: it has no idle time"
+
+
+def _is_further(state: State, item: Item, place: Place) -> bool:
+    return state.takes_seat(item, place) and place not in (state.goal(item), state.home(item))
 
 
 def _held(replica: Replica) -> str:
     return f"; {replica.leases} in use now" if replica.leases else ""
 
 
-def _idle_at_s(state: State, item: Item, place: Place, low: Place) -> float:
+def _idle_at_s(state: State, item: Item, place: Place, rest: Place) -> float:
     """Return when idling takes a copy away that does not lie where the item rests when idle."""
     used_s = state.replicas[item, place].used_s
-    brought = state.items[item].durable == NETWORK or place.tier.height > low.tier.height
+    brought = state.items[item].durable == NETWORK or place.tier.height > rest.tier.height
     if brought or place in state.keeps(item, state.home(item)):
         used_s = max(used_s, state.uses[item])
     return used_s + state.idle_s(item)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from placement.aim import aim
 from placement.messages import Copy
 from placement.plan import no_room
 from placement.policies import hopeless
@@ -84,7 +85,8 @@ def retries(state: State, item: Item, now_s: float) -> Iterator[str]:
 
 def asked(state: State, item: Item, now_s: float, limits: Limits) -> str:
     """Return what an ask would come to now: where it is answered, or how soon the item is there, for whom."""
-    goal, served, failed = state.goal(item), state.served_at(item), hopeless(state, item)
+    goal, served = aim(state, item), state.served_at(item)
+    failed = hopeless(state, item, goal)
     if served is not None:
         return f"answered at {served} at once"
     if failed is not None:
@@ -93,6 +95,9 @@ def asked(state: State, item: Item, now_s: float, limits: Limits) -> str:
         return f"answered once it is ready at {goal}"
     if goal not in state.rooms:
         return f"waits: {goal} is not offered by any node"
+    paused = state.blocked(item, goal, now_s)
+    if paused is not None:
+        return f"waits: {goal} is tried again in {_left(paused.until_s, now_s)}"
     booking, leg = Bookings(state, now_s, limits).book(item, goal), next_leg(state, item, goal)
     if leg is None:
         return f"ready at {goal} once its bytes have landed"

@@ -6,7 +6,6 @@ from placement.habits import LIKELY, ROWS, Habits, followed, said, told
 from placement.heat import soon
 from placement.messages import (
     Beat,
-    Copied,
     Copy,
     CopyFailed,
     Drop,
@@ -232,29 +231,10 @@ def measured(direct_s):
     return lab
 
 
-def test_a_wanted_item_comes_over_memory_where_that_is_as_fast_and_stays_there():
-    """The disk is read once: when the seat is lost, the bytes are near."""
-    lab = measured(0.1)
-    (copy,) = lab.want(TABLE[0])
-    assert (copy.source, copy.target) == (SSD, RAM)
-    (copy,) = lab.tell(Copied(copy.op, copy.nbytes, 0.1))
-    assert (copy.source, copy.target) == (RAM, VRAM)
-
-
 def test_a_wanted_item_goes_to_its_seat_directly_where_that_is_faster():
     """The way over memory would make its caller wait twice as long."""
     (copy,) = measured(0.05).want(TABLE[0])
     assert (copy.source, copy.target) == (SSD, VRAM)
-
-
-def test_a_wanted_item_does_not_wait_for_ever_for_what_is_on_its_way_to_memory():
-    """A copy that takes much longer than usual is overtaken by a direct one."""
-    lab = measured(0.1)
-    assert [each.target for each in lab.want(TABLE[0])] == [RAM]
-    lab.now_s += 0.2
-    assert lab.tell(Tick()) == []
-    lab.now_s += 0.8
-    assert [(each.source, each.target) for each in lab.tell(Tick())] == [(SSD, VRAM)]
 
 
 def test_who_was_asked_for_by_chance_is_no_more_likely_than_its_share():
