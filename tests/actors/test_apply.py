@@ -95,6 +95,7 @@ def test_an_apply_that_was_cut_off_is_completed_by_the_next_one(applied, text, b
     assert not plan_lab(str(file)).changes_anything
 
 
+@pytest.mark.soak
 def test_a_lab_is_raised_without_strangers(applied, folder_of):
     """An actor that the file does not have, left by an apply before a crash, ends with the next `up`."""
     options = {"namespace": applied.name, "lifetime": "detached", "num_cpus": 0}

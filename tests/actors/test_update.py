@@ -128,6 +128,7 @@ def test_a_broken_directory_leaves_the_old_version_serving(lab, player, folder, 
     until(lambda: left_of(folder_of, "") == left_of(folder_of, player.version))
 
 
+@pytest.mark.soak
 def test_what_was_ordered_of_the_old_version_holds_for_the_new_one(lab, player, folder, scripts, kill):
     """Home and pin go over, and outlive the coordinator."""
     assert player.home == "desk:RAM"
@@ -143,6 +144,7 @@ def test_what_was_ordered_of_the_old_version_holds_for_the_new_one(lab, player, 
     assert (again.version, again.home, again.pinned) == (thing.version, "desk:SSD", True)
 
 
+@pytest.mark.soak
 def test_an_update_that_is_cut_off_leaves_the_old_version_serving(lab, player, folder, scripts, folder_of):
     """Kill -9 of the coordinator while the engine takes the new one: it is swept up, and can be had again."""
     put(scripts[1], folder)

@@ -101,6 +101,7 @@ def test_a_hot_role_answers_from_both_engines_and_outlives_one(lab):
     assert lab.ask("philosopher", "Hello?").text == words
 
 
+@pytest.mark.soak
 def test_a_role_goes_on_in_the_other_engine_when_its_only_one_is_killed(lab):
     """It is brought up there, before its own engine is back."""
     words = lab.ask("coder", "Hello?").text
@@ -110,6 +111,7 @@ def test_a_role_goes_on_in_the_other_engine_when_its_only_one_is_killed(lab):
     until(lambda: at_home(lab, "coder"))
 
 
+@pytest.mark.soak
 def test_a_new_coordinator_finds_both_engines(lab):
     """It learns from their reports who is where, and each role stays at home in its own."""
     words = {role: lab.ask(role, "Hello?").text for role in ("philosopher", "coder")}
@@ -122,6 +124,7 @@ def test_a_new_coordinator_finds_both_engines(lab):
     assert {role: lab.ask(role, "Hello?").text for role in words} == words
 
 
+@pytest.mark.soak
 def test_a_role_is_moved_to_the_engine_of_a_node(lab):
     """`move ROLE VRAM --node` names the engine."""
     thing = lab.move("coder", to="VRAM", node="desk")
