@@ -43,6 +43,9 @@ def _homeless(machine: Machine, world: World, spec: Spec, held: set[Place]) -> l
     readable = any(place.tier is not Tier.VRAM for place in held)
     failed = any(state.blocked(spec.item, stage, now_s) for stage in on_the_way(state, spec.item, rest))
     if rest in held:
+        failed_there = state.blocked(spec.item, spec.durable, now_s)
+        if spec.durable not in held and failed_there is not None and failed_there.permanent:
+            return []  # nothing leaves while the durable copy is missing, and nobody can make it
         others = held - set(state.keeps(spec.item, rest))
         return [f"{spec.item} is at {rest} and still at {sorted(others)}"] if others else []
     if not readable or failed or not world.store(rest).has_room(spec, world.specs):
