@@ -12,7 +12,7 @@ from actors.journal import Version
 from actors.lm.fetch import shown
 from actors.lm.prepare import prepare
 from actors.lm.source import how_kept
-from actors.muster import as_ordered, device_fault, durable, joined, role_spec, shard_spec
+from actors.muster import device_fault, durable, joined, role_spec, shard_spec
 from actors.survey import Foreseen, Index, foreseen_base, foreseen_index, this_machine
 from placement.errors import TierceError, UserError
 from placement.preview.plan import Build, Trouble
@@ -135,7 +135,7 @@ async def _role(made: Draft, name: str, orders: Orders, surveyor: Surveyor) -> N
             source = shown(cast.origin(name).lora_path)
             made.builds.append(Build(Item(name), source, durable(node), 0, exact=False))
         return
-    made.specs.append(as_ordered(role_spec(cast, version), orders, cast.here))
+    made.specs.append(orders.applied(role_spec(cast, version), cast.here))
     if new:
         built = Build(Item(version.item), shown(version.source), durable(version.node), version.nbytes)
         made.builds.append(built)
@@ -147,7 +147,7 @@ async def _shard(made: Draft, name: str, orders: Orders, surveyor: Surveyor) -> 
     if node not in cast.here:
         raise UserError("TRC041", f"{node} is not there", "see what is told of it")
     sizes, new = await surveyor.index(name)
-    spec = as_ordered(shard_spec(cast, name, sizes), orders, cast.here)
+    spec = orders.applied(shard_spec(cast, name, sizes), cast.here)
     made.specs.append(spec)
     if new:
         below = Tier.SSD if spec.home.tier is Tier.VRAM else spec.home.tier

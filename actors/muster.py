@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from placement.errors import UserError
@@ -13,7 +12,7 @@ from placement.tiers import Tier
 from placement.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from actors.cast import Cast
     from actors.journal import Version
@@ -207,16 +206,6 @@ def role_spec(crew: Cast, version: Version) -> Spec:
         after=role.warm.after,
         at_start=role.warm.at_start,
     )
-
-
-def as_ordered(spec: Spec, orders: Orders, here: Collection[str]) -> Spec:
-    """Return a Spec with the home and pin that were ordered since the file, if such a place is `here`."""
-    home = orders.homes().get(spec.item, spec.home)
-    if home.tier is Tier.VRAM:
-        home = home if home in spec.serves_at else next(iter(spec.serves_at), spec.home)
-    elif home.node not in here and home.tier is not Tier.NETWORK:
-        home = spec.home
-    return replace(spec, home=home, pinned=orders.pins().get(spec.item, spec.pinned))
 
 
 def seats(orders: Orders) -> dict[str, str]:

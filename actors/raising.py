@@ -21,8 +21,8 @@ from actors.progress import Progress
 from actors.shelving import Shelving
 from actors.versions import Versions, steadily
 from placement.errors import TierceError, UserError
-from placement.messages import Drop, MoveOrdered, Removed, describe
-from placement.tiers import Tier
+from placement.messages import Drop, Removed, describe
+from placement.resume import unmet
 from placement.units import format_bytes
 
 if TYPE_CHECKING:
@@ -172,14 +172,10 @@ class Raising:
         An order that no longer fits is told, not kept.
         """
         state = self.machine.state
-        ordered = self.journal.homes()
-        for item, spec in state.items.items():
-            home = state.home(item)
-            moved = home.tier in {Tier.RAM, Tier.SSD} and home.node != (spec.landing or spec.durable).node
-            if state.ready(item, home) or not (moved or ordered.get(item) == home):
-                continue
+        for order in unmet(state, self.journal.homes()):
             try:
-                self.coordinator.take(MoveOrdered(item, home, "an order before the restart"))
+                self.coordinator.take(order)
             except TierceError as error:
-                told = f"{format_bytes(state.items[item].nbytes)} do not come to {home} as ordered: {error}"
-                self.journal.tell(item, told, time.time())
+                size = format_bytes(state.items[order.item].nbytes)
+                told = f"{size} do not come to {order.to} as ordered: {error}"
+                self.journal.tell(order.item, told, time.time())

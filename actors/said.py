@@ -15,6 +15,7 @@ from placement.config.edits import export as written
 from placement.config.edits import raw, standing
 from placement.errors import TierceError
 from placement.preview.plan import Trouble
+from placement.resume import as_ordered
 from placement.tiers import Tier
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from actors.spec import LabSpec
     from placement.config import Lab
     from placement.config.edits import Edit
-    from placement.state import Item, Place
+    from placement.state import Item, Place, Spec
 
 HINT = "say it anew once the file is as you want it; --forget leaves out all that was said"
 
@@ -72,6 +73,10 @@ class Orders:
     def pins(self) -> dict[Item, bool]:
         """Return what was ordered of each item that was pinned or unpinned."""
         return {item: pin for item, pin in self._pins.items() if _name(item) not in self._but}
+
+    def applied(self, spec: Spec, here: Collection[str]) -> Spec:
+        """Return a Spec with the home and pin that were ordered since the file; see `resume.as_ordered`."""
+        return as_ordered(spec, self.homes(), self.pins(), here)
 
     def seats(self) -> dict[str, str]:
         """Return the node that each role's actor was ordered to."""

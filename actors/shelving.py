@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from actors.errors import reach
-from actors.muster import as_ordered, shard_item, shard_spec
+from actors.muster import shard_item, shard_spec
 from actors.progress import Progress
 from actors.said import Orders
 from actors.versions import note_failure, steadily
@@ -84,7 +84,7 @@ class Shelving:
         """Tell the Machine of a shard that it does not know; one on the network is not its to move."""
         if shard_item(name) in self.machine.state.items or report.tier in {None, Tier.NETWORK}:
             return
-        spec = as_ordered(shard_spec(self.crew, name, report), Orders(self.journal), self.crew.here)
+        spec = Orders(self.journal).applied(shard_spec(self.crew, name, report), self.crew.here)
         # Where its index really is, the next beat tells; one in VRAM cannot be claimed, only copied there.
         below = Tier.SSD if report.tier is Tier.VRAM else report.tier
         index = Place(spec.durable.node, below or Tier.SSD)

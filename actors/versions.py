@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from actors.errors import Unreachable, reach
 from actors.journal import Failure, Version
 from actors.lm.fetch import shown
-from actors.muster import as_ordered, device_fault, durable, role_spec
+from actors.muster import device_fault, durable, role_spec
 from actors.progress import Progress
 from actors.said import Orders
 from placement.errors import TierceError, WorldError
@@ -205,8 +205,7 @@ class Versions:
             return
         if fetched:
             self.journal.hand_over(_unfetched(version.role), version.item)
-        spec = role_spec(self.crew, version)
-        spec = as_ordered(spec, Orders(self.journal), self.crew.here)
+        spec = Orders(self.journal).applied(role_spec(self.crew, version), self.crew.here)
         at: tuple[Place, ...] = (spec.durable,)
         if fetched and spec.landing is not None:
             at = (NETWORK, spec.landing)

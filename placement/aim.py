@@ -50,7 +50,7 @@ def aim_anew(draft: State, items: Iterable[Item]) -> None:
             line_up(draft, item)  # whoever is aimed after it sees who waits where
 
 
-def heat_at(state: State, place: Place, base: str) -> float:
+def _heat_at(state: State, place: Place, base: str) -> float:
     """Return how many of the lab's latest asks went to the items of a base that are at a place."""
     shelf = state.shelves.get(place, {})
     return sum(count(state, item, MEMORY) for item in shelf if state.items[item].base == base)
@@ -89,4 +89,4 @@ def _load(state: State, item: Item, place: Place) -> tuple[int, float, int]:
     """Return how busy an engine is: who waits for it, how hot its items are, how many seats it has given."""
     base = state.items[item].base
     waiting = sum(other != item for other in state.lines.get(place, ()))
-    return waiting, heat_at(state, place, base), state.seated(place, base)
+    return waiting, _heat_at(state, place, base), state.seated(place, base)

@@ -168,7 +168,7 @@ def _take_in(draft: State, changes: Changes, now_s: float, limits: Limits) -> No
     again = [item for item in used if item in draft.unloads and draft.unloads[item].done]
     draft.unloads = without(draft.unloads, *again)
     since = draft.lowered
-    draft.lowered = without(since, *(item for used_s, item, *_ in told if used_s > since.get(item, used_s)))
+    draft.lowered = without(since, *(item for used_s, item, _ in told if used_s > since.get(item, used_s)))
     end_ops(draft, ended)
     put(draft, changes)
     for _, item, times in sorted(told):

@@ -48,7 +48,7 @@ def forecast(state: State, item: Item, within_s: float, now_s: float, limits: Li
     if goal not in state.rooms:
         return Forecast(goal, refusal=("TRC021", f"{item} cannot be warmed: no node offers {goal}"))
     booking = Bookings(state, now_s, limits, ahead=True).book(item, goal, now_s)
-    eta_s = _way_s(state, item, goal)
+    eta_s = way_s(state, item, goal)
     if booking.now or booking.victims:
         return _in_time(state, item, Forecast(goal, eta_s, booking.victims), within_s)
     busy = tuple(
@@ -78,7 +78,7 @@ def _left_s(state: State, item: Item, now_s: float) -> float:
     return max(0.0, *left_s) if left_s else 0.0
 
 
-def _way_s(state: State, item: Item, goal: Place) -> float:
+def way_s(state: State, item: Item, goal: Place) -> float:
     """Return how long an item is likely to be on its way to `goal`, over where it lands."""
     leg, nbytes = next_leg(state, item, goal), state.items[item].nbytes
     if leg is None:

@@ -44,6 +44,7 @@ def news(
             if want in before.wants:
                 yield before.wants[want].item, describe(event)
         case NodeJoined() | NodeLost() | Beat() | Tick():
+            yield from _reached(before, after)
             yield from _changes(before, after, describe(event))
         case _:
             yield event.item, describe(event)
@@ -116,6 +117,18 @@ def _loss(after: State, place: Place) -> str:
     """Return why what was at a place is out of reach, "" if its node lives."""
     node = after.nodes.get(place.node)
     return "" if node is None or node.alive else f"node {place.node} is lost: {node.why}"
+
+
+def _reached(before: State, after: State) -> Iterator[tuple[Item, str]]:
+    """Yield of each item what of it a node that was lost, or is back, still holds: its durable copy."""
+    for name, node in after.nodes.items():
+        was = before.nodes.get(name)
+        if was is None or was.alive == node.alive:
+            continue
+        for place in sorted(place for place in after.shelves if place.node == name):
+            word = f"out of reach at {place}: {_loss(after, place)}"
+            word = f"in reach again at {place}: node {name} is back" if node.alive else word
+            yield from ((item, word) for item in after.shelves[place] if place in before.spots.get(item, ()))
 
 
 def _changes(before: State, after: State, cause: str) -> Iterator[tuple[Item, str]]:

@@ -41,12 +41,16 @@ class Worth:
     memory: int
     ago_s: float
 
-    def __str__(self) -> str:
+    def facts(self) -> tuple[str, ...]:
+        """Return in words how often, how lately, how likely and how dear to bring back."""
         often = f"asked for {self.asks:.1f} times of late (a memory of {self.memory} asks)"
         likely = f"{self.frequency:.0%} likely within the next {SOON} asks"
         overdue = f", overdue by a factor of {1 / self.recency:.1f}" if self.recency < 0.5 else ""
         ago = f"last {format_seconds(max(self.ago_s, 0.0))} ago{overdue}"
-        return f"{often}, {ago}; {likely}; {format_seconds(self.reload_s)} to bring it back"
+        return often, ago, likely, f"{format_seconds(self.reload_s)} to bring it back"
+
+    def __str__(self) -> str:
+        return "{}, {}; {}; {}".format(*self.facts())
 
 
 def worth(state: State, item: Item, place: Place, now_s: float, limits: Limits) -> Worth:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from placement.aim import aim
+from placement.hints import way_s
 from placement.messages import Copy
 from placement.plan import no_room
 from placement.policies import hopeless
@@ -98,16 +99,14 @@ def asked(state: State, item: Item, now_s: float, limits: Limits) -> str:
     paused = state.blocked(item, goal, now_s)
     if paused is not None:
         return f"waits: {goal} is tried again in {_left(paused.until_s, now_s)}"
-    booking, leg = Bookings(state, now_s, limits).book(item, goal), next_leg(state, item, goal)
-    if leg is None:
+    booking = Bookings(state, now_s, limits).book(item, goal)
+    if next_leg(state, item, goal) is None:
         return f"ready at {goal} once its bytes have landed"
     if not booking.now and not booking.victims:
         return f"waits: {no_room(state, item, goal)}"
-    (source, target), nbytes = leg, state.items[item].nbytes
-    way_s = seconds(state, source, target, nbytes)
-    way_s += seconds(state, target, goal, nbytes) if target != goal else 0.0
     names = ", ".join(state.items[victim].name for victim in booking.victims)
-    return f"ready at {goal} in about {format_seconds(way_s)}{f', in place of {names}' if names else ''}"
+    instead = f", in place of {names}" if names else ""
+    return f"ready at {goal} in about {format_seconds(way_s(state, item, goal))}{instead}"
 
 
 def _left(until_s: float, now_s: float) -> str:

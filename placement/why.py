@@ -138,9 +138,7 @@ def _here(
         came=_arrival(came),
         leases=replica.leases,
         score=valued.total,
-        worth=()
-        if place == state.items[item].durable
-        else tuple(str(valued).replace(", last", "; last").split("; ")),
+        worth=() if place == state.items[item].durable else valued.facts(),
         evicted=tuple(evicted(state, item, place, now_s, limits)),
         unloads=leaves,
         unloads_in_s=leaves_in_s,

@@ -55,9 +55,11 @@ def test_what_a_lost_node_held_is_read_from_its_disk_once_it_is_back():
     lab = at_rest(spec)
     assert lab.tell(NodeLost("attic", "its raylet died")) == []
     assert any("attic" in text and "no longer at attic:RAM" in text for _, text in lab.news)
+    assert (spec.item, "out of reach at attic:SSD: node attic is lost: its raylet died") in lab.news
     lab.now_s += HOUR_S
     assert lab.tell(Tick()) == []
     (copy,) = back(lab, "attic", ATTIC, spec)
+    assert (spec.item, "in reach again at attic:SSD: node attic is back") in lab.news
     assert (copy.source, copy.target) == (ATTIC_SSD, ATTIC_RAM)
 
 

@@ -82,8 +82,10 @@ def test_the_news_tell_what_a_node_took_away_and_brought():
     lab.tell(NodeLost("desk", "gone"))
     lab.now_s = 1.0
     lab.see(RAM, A)
-    assert sentences(lab, A)[-2:] == [
+    assert sentences(lab, A)[-4:] == [
+        f"out of reach at {SSD}: node desk is lost: gone",
         f"no longer at {RAM} (node desk is lost: gone)",
+        f"in reach again at {SSD}: node desk is back",
         f"found at {RAM} (beat of desk)",
     ]
 

@@ -15,8 +15,10 @@ from placement.messages import (
     Copy,
     CopyFailed,
     Drop,
+    Dropped,
     Grant,
     MoveOrdered,
+    NodeJoined,
     NodeLost,
     PinSet,
     Refuse,
@@ -215,6 +217,75 @@ def test_an_order_to_warm_takes_the_free_seat():
     assert targets(lab.tell(WarmOrdered(B.item, "the user"))) == [FAR]
 
 
+def test_one_free_seat_draws_one_of_those_who_wait():
+    """The others keep their turn where they are."""
+    lab = two_engines(A, B, C, D, seats=1)
+    bring(lab, A, VRAM)
+    asked(lab, VRAM, {A: 1}, leases=1)
+    lab.tell(NodeLost("attic", "the storm"))
+    for spec in (B, C, D):
+        lab.now_s += 0.01
+        assert targets(lab.want(spec)) == []
+    assert list(lab.state.lines[VRAM]) == [B.item, C.item, D.item]
+    lab.now_s += 0.1
+    assert targets(lab.tell(Beat("attic", lab.now_s, {FAR: {}}))) == [FAR]
+    assert list(lab.state.lines[VRAM]) == [C.item, D.item]
+
+
+def test_who_changes_lines_stands_by_how_long_it_has_waited():
+    """It is not put behind whoever came later."""
+    far = [replace(spec, durable=ATTIC_SSD) for spec in (A, B, C, D)]
+    lab = two_engines(*far, seats=1)
+    bring(lab, far[0], VRAM)
+    bring(lab, far[1], FAR)
+    asked(lab, VRAM, {far[0]: 1}, leases=1)
+    asked(lab, FAR, {far[1]: 1}, leases=1)
+    for spec in far[2:]:
+        lab.now_s += 0.01
+        assert targets(lab.want(spec)) == []
+    assert (list(lab.state.lines[VRAM]), list(lab.state.lines[FAR])) == ([C.item], [D.item])
+    lab.tell(NodeLost("desk", "the cable"))
+    assert list(lab.state.lines[FAR]) == [C.item, D.item]
+
+
+def test_a_seat_that_a_further_copy_left_goes_to_who_waits_there_at_once():
+    """The answer of the drop is enough: no beat and no Tick is waited for."""
+    lab = two_engines(A, B, C, seats=1)
+    bring(lab, A, VRAM)
+    bring(lab, A, FAR)
+    asked(lab, VRAM, {A: 1}, leases=1)
+    assert lab.want(C) == []
+    (drop,) = lab.want(B)
+    assert (type(drop), drop.item, drop.place) == (Drop, A.item, FAR)
+    (copy,) = lab.tell(Dropped(drop.op))
+    assert (type(copy), copy.item, copy.target) == (Copy, B.item, FAR)
+
+
+def test_asks_are_not_counted_again_when_their_node_is_back():
+    """Its engine goes on counting from where it was."""
+    lab = two_engines(A)
+    bring(lab, A, VRAM)
+    asked(lab, VRAM, {A: 50})
+    before = lab.state.asks.number
+    lab.tell(NodeLost("desk", "the cable"))
+    asked(lab, VRAM, {A: 50})
+    assert lab.state.asks.number == before
+    asked(lab, VRAM, {A: 52})
+    assert lab.state.asks.number == before + 2
+
+
+def test_a_home_that_is_lost_is_not_waited_for_while_another_engine_may_come():
+    """One that has not told of itself yet is better than one that is gone."""
+    lab = two_engines(replace(A, home=VRAM, durable=ATTIC_SSD))
+    lab.tell(NodeLost("attic", "the storm"))
+    lab.tell(NodeLost("desk", "the cable"))
+    lab.now_s += 1.0
+    room = Room(200 * MIB, 100 * MIB, {"small": 3})
+    lab.tell(NodeJoined("attic", {**ATTIC, FAR: room}))
+    assert [each for each in lab.want(A) if isinstance(each, Refuse)] == []
+    assert lab.state.goal(A.item) == FAR
+
+
 def test_asks_are_counted_in_both_engines():
     """Each has a count of its own, and they do not begin anew with each other."""
     lab = two_engines(A)
@@ -292,6 +363,22 @@ def test_a_further_copy_in_use_stays():
     lab = hot_and_copied(A, B)
     asked(lab, FAR, {A: 1}, leases=1)
     assert not any(isinstance(each, Drop) for each in pass_by(lab, 3 * LIMITS.further_s))
+
+
+def test_a_further_copy_in_use_does_not_keep_others_from_leaving():
+    """Neither is needed, for others are asked for as often in both engines; who has no lease leaves."""
+    lab = two_engines(A, B, C, D)
+    for spec, places in ((A, (VRAM, FAR)), (B, (VRAM, FAR)), (C, (VRAM,)), (D, (FAR,))):
+        for place in places:
+            bring(lab, spec, place)
+    lab.now_s += LIMITS.further_s + 1.0
+    idle, busy = Seen(0, LIMITS.further_s + 1.0), Seen(0, 0.0, 40)
+    in_use = Seen(1, 0.0, 1)
+    lab.tell(Beat("desk", lab.now_s, {VRAM: {A.item: in_use, B.item: idle, C.item: busy}}))
+    lab.tell(Beat("attic", lab.now_s, {FAR: {A.item: in_use, B.item: idle, D.item: busy}}))
+    lab.now_s += 0.1
+    left = [each for each in lab.tell(Tick()) if isinstance(each, Drop) and each.reason.startswith("cooled")]
+    assert [each.item for each in left] == [B.item]
 
 
 def test_a_pinned_role_keeps_its_home_and_lets_a_further_copy_go():
